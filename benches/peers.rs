@@ -1,0 +1,3 @@
+//! Compares the proxy with other proxies.
+
+fn main() {}

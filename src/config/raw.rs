@@ -1,0 +1,321 @@
+//! `proxy.toml` as it was written: keys are asked for by name and type, and what nobody asked for is a problem.
+//!
+//! Reading key by key instead of deserialising into a struct has two reasons: every problem is reported, not only
+//! the first, and no message ever repeats a value, which may be a secret on the wrong line.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// One thing wrong with the configuration: where, and what would be accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line and column in the file, both counted from 1; `None` for what is missing or comes from elsewhere.
+    pub position: Option<(usize, usize)>,
+    /// The full key, `upstream.url`.
+    pub key: String,
+    /// What is wrong and what would be accepted.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((line, column)) = self.position {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// What all tables share while one file is read.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
+    text: &'a str,
+    pub(super) problems: Vec<Problem>,
+    /// Every key that was asked for, whether or not the file has it.
+    pub(super) known: Vec<String>,
+}
+
+impl<'a> Source<'a> {
+    /// Parses `text`; a file that is not TOML leaves an empty table and one problem per syntax error.
+    pub(super) fn parse(text: &'a str) -> (Self, Table<'a>) {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let mut source = Source {
+            text,
+            problems: Vec::new(),
+            known: Vec::new(),
+        };
+        for error in &errors {
+            let position = error.span().map(|span| source.position(span.start));
+            source.problems.push(Problem {
+                position,
+                key: String::new(),
+                message: error.message().to_owned(),
+            });
+        }
+        let entries = if errors.is_empty() {
+            entries(root.into_inner())
+        } else {
+            BTreeMap::new()
+        };
+        (
+            source,
+            Table {
+                path: String::new(),
+                entries,
+                asked: Vec::new(),
+            },
+        )
+    }
+
+    pub(super) fn problem(&mut self, at: Option<&At>, key: &str, message: impl Into<String>) {
+        let position = at.map(|at| self.position(at.0.start));
+        self.problems.push(Problem {
+            position,
+            key: key.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
+    }
+}
+
+/// Where in the file something stands.
+#[derive(Clone, Debug)]
+pub(super) struct At(Range<usize>);
+
+/// A value with its full key and its place.
+#[derive(Clone, Debug)]
+pub(super) struct Found<T> {
+    pub(super) value: T,
+    pub(super) key: String,
+    pub(super) at: At,
+}
+
+impl<T> Found<T> {
+    /// A value that the file does not have; its place is the file's beginning.
+    pub(super) fn implied(key: &str, value: T) -> Self {
+        Self {
+            value,
+            key: key.to_owned(),
+            at: At(0..0),
+        }
+    }
+}
+
+/// One table of the file, from which keys are taken by name.
+#[derive(Debug)]
+pub(super) struct Table<'a> {
+    path: String,
+    entries: BTreeMap<String, Entry<'a>>,
+    asked: Vec<&'static str>,
+}
+
+#[derive(Debug)]
+struct Entry<'a> {
+    key_at: At,
+    value: Spanned<DeValue<'a>>,
+}
+
+fn entries<'a>(table: DeTable<'a>) -> BTreeMap<String, Entry<'a>> {
+    table
+        .into_iter()
+        .map(|(key, value)| {
+            let key_at = At(key.span());
+            (key.into_inner().into_owned(), Entry { key_at, value })
+        })
+        .collect()
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn key(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    fn take<T>(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+        accepted: &str,
+        read: impl FnOnce(DeValue<'a>) -> Option<T>,
+    ) -> Option<Found<T>> {
+        let key = self.key(name);
+        self.asked.push(name);
+        source.known.push(key.clone());
+        let entry = self.entries.remove(name)?;
+        let at = At(entry.value.span());
+        match read(entry.value.into_inner()) {
+            Some(value) => Some(Found { value, key, at }),
+            None => {
+                source.problem(Some(&at), &key, format!("expected {accepted}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn string(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+    ) -> Option<Found<String>> {
+        self.take(source, name, "a string in quotes", string)
+    }
+
+    pub(super) fn boolean(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+    ) -> Option<Found<bool>> {
+        self.take(source, name, "true or false", |value| value.as_bool())
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn count(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+        range: Range<usize>,
+    ) -> Option<Found<usize>> {
+        let accepted = format!("a whole number from {} to {}", range.start, range.end - 1);
+        self.take(source, name, &accepted, |value| {
+            let integer = value.as_integer()?;
+            let number = usize::from_str_radix(integer.as_str(), integer.radix()).ok()?;
+            range.contains(&number).then_some(number)
+        })
+    }
+
+    /// A duration such as `"10s"`, `"5m"` or `"1h 30m"`, above zero.
+    pub(super) fn duration(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+    ) -> Option<Found<Duration>> {
+        const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+        self.take(
+            source,
+            name,
+            "a duration above zero and up to a year, such as \"10s\", \"5m\" or \"1h 30m\"",
+            |value| {
+                let duration = humantime::parse_duration(&string(value)?).ok()?;
+                (!duration.is_zero() && duration <= LONGEST).then_some(duration)
+            },
+        )
+    }
+
+    /// A size in bytes such as `"64 KiB"`.
+    pub(super) fn size(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+    ) -> Option<Found<u64>> {
+        self.take(
+            source,
+            name,
+            "a size such as \"64 KiB\" or \"1 MiB\"",
+            |value| {
+                string(value)?
+                    .parse::<bytesize::ByteSize>()
+                    .ok()
+                    .map(|size| size.as_u64())
+            },
+        )
+    }
+
+    pub(super) fn strings(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+    ) -> Option<Found<Vec<String>>> {
+        self.take(
+            source,
+            name,
+            "a list of strings, such as [\"one\", \"two\"]",
+            |value| match value {
+                DeValue::Array(array) => array
+                    .into_iter()
+                    .map(|item| string(item.into_inner()))
+                    .collect(),
+                _ => None,
+            },
+        )
+    }
+
+    /// Socket addresses such as `["127.0.0.1:8118", "[::1]:8118"]`, at least one.
+    pub(super) fn addresses(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+    ) -> Option<Found<Vec<SocketAddr>>> {
+        self.take(
+            source,
+            name,
+            "a list of addresses with ports, such as [\"127.0.0.1:8118\", \"[::1]:8118\"]",
+            |value| match value {
+                DeValue::Array(array) if !array.is_empty() => array
+                    .into_iter()
+                    .map(|item| string(item.into_inner())?.parse().ok())
+                    .collect(),
+                _ => None,
+            },
+        )
+    }
+
+    /// A table below this one; an empty one where the file has none.
+    pub(super) fn table(&mut self, source: &mut Source<'a>, name: &'static str) -> Table<'a> {
+        let path = self.key(name);
+        self.asked.push(name);
+        let mut below = BTreeMap::new();
+        if let Some(entry) = self.entries.remove(name) {
+            match entry.value.into_inner() {
+                DeValue::Table(table) => below = entries(table),
+                _ => source.problem(
+                    Some(&entry.key_at),
+                    &path,
+                    format!("expected a table: [{path}]"),
+                ),
+            }
+        }
+        Table {
+            path,
+            entries: below,
+            asked: Vec::new(),
+        }
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn finish(self, source: &mut Source<'a>) {
+        for (name, entry) in &self.entries {
+            let mut accepted = self.asked.clone();
+            accepted.sort_unstable();
+            let message = format!("unknown key; accepted here: {}", accepted.join(", "));
+            source.problem(Some(&entry.key_at), &self.key(name), message);
+        }
+    }
+}
+
+fn string(value: DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(Cow::into_owned(text)),
+        _ => None,
+    }
+}

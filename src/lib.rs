@@ -1,0 +1,7 @@
+//! An authenticating reverse proxy for Lucid's REST API.
+
+pub mod clock;
+pub mod config;
+pub mod secret;
+pub mod telemetry;
+pub mod tls;
