@@ -5,3 +5,4 @@ pub mod config;
 pub mod secret;
 pub mod telemetry;
 pub mod tls;
+pub mod token;

@@ -1,0 +1,300 @@
+//! The grant: an access token for every request, and a login that is never lost.
+//!
+//! A request knows two calls: [`Grant::bearer`] asks for a token, [`Grant::reject`] reports that upstream did not take
+//! it. Behind them stand four parts that can be read alone:
+//!
+//! - [`state`]: what to do and when, as pure functions;
+//! - [`refresher`]: the one task that waits, asks the token endpoint and writes;
+//! - [`endpoint`]: the one request to the token endpoint, and what its answers mean;
+//! - [`store`] and [`record`]: the file that keeps the pair, and what stands in it.
+
+pub mod endpoint;
+pub mod record;
+pub mod refresher;
+pub mod state;
+pub mod store;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::secret::Secret;
+use state::{Ask, State, Trouble, Verdict};
+
+/// A grant as requests see it. Cheap to clone; all clones are the same grant.
+#[derive(Clone, Debug)]
+pub struct Grant(Arc<Shared>);
+
+/// An access token on its way into a request.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    /// The value of `Authorization`, marked sensitive.
+    pub header: HeaderValue,
+    /// The generation that it belongs to, which travels with the request.
+    pub generation: u64,
+}
+
+impl Bearer {
+    /// The token itself.
+    pub fn token(&self) -> Secret {
+        let value = self
+            .header
+            .as_bytes()
+            .strip_prefix(b"Bearer ")
+            .unwrap_or_default();
+        Secret::from(String::from_utf8_lossy(value).into_owned())
+    }
+}
+
+/// Why there is no token, and when asking again could help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoToken {
+    /// The reason.
+    pub trouble: Trouble,
+    /// `None` where a person must act first.
+    pub retry_after: Option<Duration>,
+}
+
+/// What requests, refresher and commands share.
+#[derive(Debug)]
+struct Shared {
+    /// Read by every request, without a lock.
+    standing: ArcSwap<Standing>,
+    /// Taken for a moment, and only when a request finds the standing not calm.
+    state: Mutex<State>,
+    /// Wakes the refresher.
+    work: Notify,
+    /// Wakes the requests that wait.
+    changed: watch::Sender<()>,
+    clock: Arc<dyn Clock>,
+    /// How long a request waits for a token.
+    patience: Duration,
+}
+
+/// The published side of the state.
+#[derive(Debug)]
+struct Standing {
+    bearer: Option<Bearer>,
+    /// Until here the bearer is handed out without asking the state.
+    fresh_until: SystemTime,
+}
+
+impl Grant {
+    fn new(
+        state: State,
+        bearer: Option<Bearer>,
+        clock: Arc<dyn Clock>,
+        patience: Duration,
+    ) -> Self {
+        let standing = ArcSwap::from_pointee(Standing::of(&state, bearer));
+        let (changed, _) = watch::channel(());
+        let state = Mutex::new(state);
+        Self(Arc::new(Shared {
+            standing,
+            state,
+            work: Notify::new(),
+            changed,
+            clock,
+            patience,
+        }))
+    }
+
+    /// A token to send, at once where there is a fresh one; otherwise after a rotation.
+    ///
+    /// # Errors
+    ///
+    /// When there is no token within the time that a request may wait.
+    pub async fn bearer(&self) -> Result<Bearer, NoToken> {
+        match self.fresh() {
+            Some(bearer) => Ok(bearer),
+            None => self.awaited().await,
+        }
+    }
+
+    fn fresh(&self) -> Option<Bearer> {
+        let standing = self.0.standing.load();
+        let fresh = self.0.clock.now().wall < standing.fresh_until;
+        standing.bearer.as_ref().filter(|_| fresh).cloned()
+    }
+
+    async fn awaited(&self) -> Result<Bearer, NoToken> {
+        let deadline = Instant::now() + self.0.patience;
+        let mut changes = self.0.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            match self.decide(|state, now| state.ask(now)) {
+                (Ask::Use, Some(bearer)) => return Ok(bearer),
+                (Ask::Use, None) => return Err(NoToken::unusable()),
+                (
+                    Ask::Fail {
+                        trouble,
+                        retry_after,
+                    },
+                    _,
+                ) => {
+                    return Err(NoToken {
+                        trouble,
+                        retry_after,
+                    });
+                }
+                (Ask::Wait, _) => {}
+            }
+            if tokio::time::timeout_at(deadline, changes.changed())
+                .await
+                .is_err()
+            {
+                return self
+                    .living()
+                    .ok_or_else(|| NoToken::too_slow(self.0.patience));
+            }
+        }
+    }
+
+    /// The current token if it has not died: better than none when a rotation takes longer than requests wait.
+    fn living(&self) -> Option<Bearer> {
+        let alive = {
+            let state = self.state();
+            !state.is_blocked()
+                && state
+                    .pair()
+                    .is_some_and(|pair| self.0.clock.now().wall < pair.expires_at)
+        };
+        self.0.standing.load().bearer.clone().filter(|_| alive)
+    }
+
+    /// Reports that upstream answered 401 to `generation`, and waits for a newer one to send the request again with.
+    ///
+    /// # Errors
+    ///
+    /// When there is none: the 401 passes, for this reason.
+    pub async fn reject(&self, generation: u64) -> Result<Bearer, String> {
+        let deadline = Instant::now() + self.0.patience;
+        let mut changes = self.0.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            match self.decide(|state, now| state.reject(now, generation)) {
+                (Verdict::Replay, Some(bearer)) => return Ok(bearer),
+                (Verdict::Replay, None) => {
+                    return Err("the new token cannot be sent in a header".to_owned());
+                }
+                (Verdict::Pass(reason), _) => return Err(reason),
+                (Verdict::Wait, _) => {}
+            }
+            if tokio::time::timeout_at(deadline, changes.changed())
+                .await
+                .is_err()
+            {
+                return Err(format!(
+                    "no new token within {}",
+                    humantime::format_duration(self.0.patience)
+                ));
+            }
+        }
+    }
+
+    /// Reports that upstream answered 401 to `generation` where the request cannot be sent again: the rotation is for
+    /// the next one (F7).
+    pub fn report(&self, generation: u64) {
+        self.decide(|state, now| state.reject(now, generation));
+    }
+
+    /// Reports how upstream answered a replay with `generation` (T15).
+    pub fn replayed(&self, generation: u64, accepted: bool) {
+        self.decide(|state, now| state.replayed(now, generation, accepted));
+    }
+
+    /// Lets the state decide, publishes what it became, and answers with the bearer that belongs to the decision.
+    fn decide<T>(
+        &self,
+        decision: impl FnOnce(&mut State, crate::clock::Now) -> T,
+    ) -> (T, Option<Bearer>) {
+        let mut state = self.state();
+        let was_calm = state.is_calm();
+        let answer = decision(&mut state, self.0.clock.now());
+        let bearer = self.0.standing.load().bearer.clone();
+        if was_calm && !state.is_calm() {
+            // From this moment requests wait (T13).
+            self.0
+                .standing
+                .store(Arc::new(Standing::of(&state, bearer.clone())));
+            self.0.work.notify_one();
+        }
+        (answer, bearer)
+    }
+
+    /// Changes the state and the bearer together and wakes everyone who waits.
+    fn publish<T>(
+        &self,
+        bearer: impl Into<Published>,
+        change: impl FnOnce(&mut State, crate::clock::Now) -> T,
+    ) -> T {
+        let mut state = self.state();
+        let answer = change(&mut state, self.0.clock.now());
+        let bearer = match bearer.into() {
+            Published::New(bearer) => bearer,
+            Published::Same => self.0.standing.load().bearer.clone(),
+        };
+        self.0
+            .standing
+            .store(Arc::new(Standing::of(&state, bearer)));
+        drop(state);
+        self.0.changed.send_replace(());
+        answer
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Decisions do not panic half-way, so a poisoned lock guards a whole state.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which bearer goes with a change of the state.
+enum Published {
+    New(Option<Bearer>),
+    Same,
+}
+
+impl From<Option<Bearer>> for Published {
+    fn from(bearer: Option<Bearer>) -> Self {
+        Self::New(bearer)
+    }
+}
+
+impl Standing {
+    fn of(state: &State, bearer: Option<Bearer>) -> Self {
+        let fresh_until = match state.pair() {
+            Some(pair) if state.is_calm() => pair.refresh_at.min(pair.expires_at),
+            _ => SystemTime::UNIX_EPOCH,
+        };
+        Self {
+            bearer,
+            fresh_until,
+        }
+    }
+}
+
+impl NoToken {
+    fn too_slow(patience: Duration) -> Self {
+        let message = format!(
+            "the token is being refreshed, which takes longer than {} (timeouts.token)",
+            humantime::format_duration(patience)
+        );
+        Self {
+            trouble: Trouble::TokenUnavailable(message),
+            retry_after: Some(Duration::from_secs(1)),
+        }
+    }
+
+    fn unusable() -> Self {
+        let message = "the stored access token has characters that no header may carry".to_owned();
+        Self {
+            trouble: Trouble::TokenUnavailable(message),
+            retry_after: None,
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! What to do about the grant, and when: decisions alone, without a clock, a disk or a network.
+//!
+//! Every function here is given the time and answers at once. The task that acts on the answers is in
+//! `refresher.rs`; requests reach this through [`Grant`](super::Grant).
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::clock::Now;
+
+/// How long after a rotation that cured nothing a 401 on its pair is believed (T15).
+const QUIET_FIRST: Duration = Duration::from_secs(30);
+/// The longest such period: a token revoked in earnest still heals within it.
+const QUIET_LONGEST: Duration = Duration::from_secs(600);
+/// The wait after the first failed rotation (T10); it doubles with each further one.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Where the doubling ends.
+const BACKOFF_LONGEST: Duration = Duration::from_secs(60);
+/// A server may ask for patience, but not for more than a token's usual life.
+const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(3600);
+
+/// Why a pair is rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There is a refresh token and no access token yet.
+    First,
+    /// The access token dies soon.
+    Expiring,
+    /// The access token has died.
+    Expired,
+    /// Upstream answered 401 to it.
+    Rejected,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Expiring => "expiring",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+        })
+    }
+}
+
+/// When the current pair is to be rotated, and how it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Its number within the grant.
+    pub generation: u64,
+    /// From here on a request that wants it causes a rotation.
+    pub refresh_at: SystemTime,
+    /// From here on nobody is given it.
+    pub expires_at: SystemTime,
+    /// What the rotation that brought it was for; `None` for a pair that was there at start-up.
+    pub cause: Option<Cause>,
+}
+
+/// Why there is no token for a request, in the terms of the answer that it gets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// Only a person can help.
+    #[error("{0}")]
+    LoginRequired(String),
+    /// The token endpoint does not answer as it should, and the last token has died.
+    #[error("{0}")]
+    TokenUnavailable(String),
+    /// No rotation is possible before the store can be written.
+    #[error("{0}")]
+    StoreUnwritable(String),
+}
+
+/// What a request that asks for a token should do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Use the current one.
+    Use,
+    /// Wait until something changes, then ask again.
+    Wait,
+    /// Give up for now.
+    Fail {
+        /// Why.
+        trouble: Trouble,
+        /// When asking again could help; `None` where a person must act first.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// What a request that was answered 401 should do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it again with the current pair, which is a newer one.
+    Replay,
+    /// Wait until something changes, then ask again.
+    Wait,
+    /// Let the 401 pass: this is why.
+    Pass(String),
+}
+
+/// What came of a rotation.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A newer pair is there: issued to us, or found in the store.
+    Renewed(Pair),
+    /// The grant is gone.
+    Refused(Trouble),
+    /// It failed in a way that leaves the grant alone.
+    Failed {
+        /// Why.
+        trouble: Trouble,
+        /// What the server asked for.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// What the refresher should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Rotate now; the state counts it as under way.
+    Rotate(Cause),
+    /// Nothing until this moment; `None`: nothing until an event.
+    Sleep(Option<Instant>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rotation {
+    Idle,
+    /// Due at once, or when the back-off is over.
+    Wanted(Cause),
+    Running(Cause),
+}
+
+#[derive(Clone, Debug)]
+struct Retry {
+    failures: u32,
+    at: Instant,
+    trouble: Trouble,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    until: Instant,
+    length: Duration,
+    generation: u64,
+}
+
+/// Where a grant stands.
+#[derive(Clone, Debug)]
+pub struct State {
+    pair: Option<Pair>,
+    /// Only a person can help: no pair, or one that was refused.
+    blocked: Option<Trouble>,
+    rotation: Rotation,
+    retry: Option<Retry>,
+    quiet: Option<Quiet>,
+}
+
+impl State {
+    /// A grant with a pair that may be used and rotated.
+    pub fn active(pair: Pair) -> Self {
+        Self {
+            pair: Some(pair),
+            blocked: None,
+            rotation: Rotation::Idle,
+            retry: None,
+            quiet: None,
+        }
+    }
+
+    /// A grant that needs a person: never approved, or refused at `pair`.
+    pub fn blocked(pair: Option<Pair>, trouble: Trouble) -> Self {
+        Self {
+            pair,
+            blocked: Some(trouble),
+            rotation: Rotation::Idle,
+            retry: None,
+            quiet: None,
+        }
+    }
+
+    /// The current pair, dead or alive.
+    pub fn pair(&self) -> Option<&Pair> {
+        self.pair.as_ref()
+    }
+
+    /// Whether only a person can help.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// Whether requests need not ask: nothing is under way and nothing is wrong.
+    pub fn is_calm(&self) -> bool {
+        self.blocked.is_none() && self.rotation == Rotation::Idle
+    }
+
+    /// A request wants a token.
+    pub fn ask(&mut self, now: Now) -> Ask {
+        let (None, Some(pair)) = (&self.blocked, self.pair) else {
+            let trouble = self
+                .blocked
+                .clone()
+                .unwrap_or_else(|| Trouble::LoginRequired("there is no pair".to_owned()));
+            return Ask::Fail {
+                trouble,
+                retry_after: None,
+            };
+        };
+        let alive = now.wall < pair.expires_at;
+        match (self.rotation, &self.retry) {
+            (Rotation::Idle, _) if now.wall < pair.refresh_at => Ask::Use,
+            (Rotation::Idle, _) => {
+                let cause = if alive {
+                    Cause::Expiring
+                } else {
+                    Cause::Expired
+                };
+                self.rotation = Rotation::Wanted(if pair.generation == 0 {
+                    Cause::First
+                } else {
+                    cause
+                });
+                Ask::Wait
+            }
+            // The last attempt failed: a token that lives is worth more than waiting for the next one.
+            (_, Some(_)) if alive => Ask::Use,
+            (Rotation::Wanted(_), Some(retry)) if now.monotonic < retry.at => Ask::Fail {
+                trouble: retry.trouble.clone(),
+                retry_after: Some(retry.at - now.monotonic),
+            },
+            _ => Ask::Wait,
+        }
+    }
+
+    /// A request that used `generation` was answered 401 (T1).
+    pub fn reject(&mut self, now: Now, generation: u64) -> Verdict {
+        let (None, Some(pair)) = (&self.blocked, self.pair) else {
+            return Verdict::Pass("the grant needs a new login".to_owned());
+        };
+        let backing_off = self.retry.as_ref().filter(|retry| now.monotonic < retry.at);
+        match self.rotation {
+            Rotation::Running(_) => Verdict::Wait,
+            Rotation::Wanted(_) if backing_off.is_none() => Verdict::Wait,
+            _ if generation < pair.generation => Verdict::Replay,
+            Rotation::Wanted(_) => {
+                let trouble =
+                    backing_off.map_or_else(String::new, |retry| retry.trouble.to_string());
+                Verdict::Pass(format!("no new token: {trouble}"))
+            }
+            Rotation::Idle if self.is_quiet(now) => {
+                Verdict::Pass("the last rotation did not cure such an answer".to_owned())
+            }
+            Rotation::Idle => {
+                self.rotation = Rotation::Wanted(Cause::Rejected);
+                Verdict::Wait
+            }
+        }
+    }
+
+    fn is_quiet(&self, now: Now) -> bool {
+        self.quiet.is_some_and(|quiet| now.monotonic < quiet.until)
+    }
+
+    /// A replay with `generation` was answered: with another 401, or with anything else (T15).
+    pub fn replayed(&mut self, now: Now, generation: u64, accepted: bool) {
+        if accepted {
+            self.quiet = None;
+            return;
+        }
+        let Some(pair) = self.pair.filter(|pair| pair.generation == generation) else {
+            return;
+        };
+        if self.rotation != Rotation::Idle || self.blocked.is_some() {
+            return;
+        }
+        if pair.cause != Some(Cause::Rejected) {
+            // This pair was not made to cure a 401, so making one may still help: the next request will know.
+            if !self.is_quiet(now) {
+                self.rotation = Rotation::Wanted(Cause::Rejected);
+            }
+        } else if self
+            .quiet
+            .is_none_or(|quiet| quiet.generation != generation)
+        {
+            let length = self
+                .quiet
+                .map_or(QUIET_FIRST, |quiet| (quiet.length * 2).min(QUIET_LONGEST));
+            self.quiet = Some(Quiet {
+                until: now.monotonic + length,
+                length,
+                generation,
+            });
+        }
+    }
+
+    /// What the refresher should do now. After [`Next::Rotate`] it must report with [`State::finished`].
+    pub fn next(&mut self, now: Now) -> Next {
+        match (self.rotation, &self.retry) {
+            (Rotation::Wanted(_), Some(retry)) if now.monotonic < retry.at => {
+                Next::Sleep(Some(retry.at))
+            }
+            (Rotation::Wanted(cause), _) => {
+                self.rotation = Rotation::Running(cause);
+                Next::Rotate(cause)
+            }
+            _ => Next::Sleep(None),
+        }
+    }
+
+    /// The rotation that [`State::next`] asked for has ended. `jitter` is a random number from 0 to 1.
+    pub fn finished(&mut self, now: Now, outcome: Outcome, jitter: f64) {
+        let cause = match self.rotation {
+            Rotation::Running(cause) | Rotation::Wanted(cause) => cause,
+            Rotation::Idle => Cause::Expired,
+        };
+        self.rotation = Rotation::Idle;
+        match outcome {
+            Outcome::Renewed(pair) => {
+                self.renew(Pair {
+                    cause: Some(cause),
+                    ..pair
+                });
+                if cause != Cause::Rejected {
+                    self.quiet = None;
+                }
+            }
+            Outcome::Refused(trouble) => {
+                self.blocked = Some(trouble);
+                self.retry = None;
+            }
+            Outcome::Failed {
+                trouble,
+                retry_after,
+            } => {
+                let failures = self
+                    .retry
+                    .as_ref()
+                    .map_or(0, |retry| retry.failures)
+                    .saturating_add(1);
+                let at = now.monotonic + backoff(failures, retry_after, jitter);
+                self.retry = Some(Retry {
+                    failures,
+                    at,
+                    trouble,
+                });
+                // It stays wanted: the grant heals without a request.
+                self.rotation = Rotation::Wanted(cause);
+            }
+        }
+    }
+
+    /// A newer pair came from elsewhere, such as a login that another process stored.
+    pub fn renew(&mut self, pair: Pair) {
+        self.pair = Some(pair);
+        self.blocked = None;
+        self.retry = None;
+        self.rotation = Rotation::Idle;
+    }
+}
+
+fn backoff(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
+    let doubled = BACKOFF_FIRST * 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+    let delay = doubled.min(BACKOFF_LONGEST).mul_f64(0.75 + 0.25 * jitter);
+    delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_LONGEST))
+}
+
+/// When a token that lives until `expires_at` should be replaced (T13): `margin` before, and up to a fifth of it
+/// earlier by `jitter` (0 to 1), so that many processes do not come at once; but never more than a tenth of its
+/// `lifetime` before.
+pub fn refresh_at(
+    expires_at: SystemTime,
+    lifetime: Duration,
+    margin: Duration,
+    jitter: f64,
+) -> SystemTime {
+    let margin = margin.mul_f64(1.0 + 0.2 * jitter).min(lifetime / 10);
+    expires_at
+        .checked_sub(margin)
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
