@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod proxy;
 pub mod sandbox;
 pub mod secret;
 pub mod telemetry;

@@ -1,0 +1,412 @@
+//! Bodies on their way: recorded while they pass towards upstream, counted while they pass back (rules F4 to F6).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::exchange::Exchange;
+use super::head;
+use super::upstream::UpstreamBody;
+
+/// A client's request body: it streams to upstream and is recorded as it passes, up to a limit. As long as the
+/// recording is whole it can be read again from its beginning, also while the client is still sending.
+#[derive(Clone, Debug)]
+pub struct RequestBody(Option<Rc<RefCell<Recording>>>);
+
+#[derive(Debug)]
+struct Recording<B = Incoming> {
+    incoming: B,
+    chunks: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    recorded: usize,
+    /// Bytes that are recorded at the most.
+    limit: usize,
+    /// Whether everything that came so far is recorded.
+    whole: bool,
+    /// The attempt that may read; others stand still.
+    attempt: u32,
+    /// When the body last moved, or ended.
+    moved: Instant,
+    ended: bool,
+}
+
+impl RequestBody {
+    /// A body that is recorded up to `limit` bytes.
+    pub fn record(incoming: Incoming, limit: usize) -> Self {
+        if incoming.is_end_stream() {
+            return Self(None);
+        }
+        Self(Some(Rc::new(RefCell::new(Recording::new(incoming, limit)))))
+    }
+
+    /// The body from its beginning, for the next attempt to send the request. Earlier attempts stand still from now on.
+    pub fn attempt(&self) -> Outgoing {
+        let Some(recording) = &self.0 else {
+            return Outgoing(None);
+        };
+        let mut shared = recording.borrow_mut();
+        shared.attempt += 1;
+        let reader = Reader {
+            attempt: shared.attempt,
+            next: 0,
+            trailers_read: false,
+            hint: shared.hint(),
+            recording: recording.clone(),
+        };
+        Outgoing(Some(reader))
+    }
+
+    /// Stops the attempt under way from reading on: what the client sends from now on is for the next one.
+    pub fn pause(&self) {
+        if let Some(recording) = &self.0 {
+            recording.borrow_mut().attempt += 1;
+        }
+    }
+
+    /// Whether the body can be sent again byte for byte.
+    pub fn is_replayable(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|recording| recording.borrow().whole)
+    }
+
+    /// When the client's part of the request last moved, and whether it is over.
+    pub fn progress(&self) -> Option<Progress> {
+        let recording = self.0.as_ref()?.borrow();
+        Some(Progress {
+            moved: recording.moved,
+            ended: recording.ended,
+        })
+    }
+}
+
+/// How far a request body has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// When it last moved.
+    pub moved: Instant,
+    /// Whether all of it has been handed on.
+    pub ended: bool,
+}
+
+impl<B> Recording<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    fn new(incoming: B, limit: usize) -> Self {
+        // A body that says beforehand that it is too large need not be recorded up to there.
+        let whole = incoming.size_hint().lower() <= limit as u64;
+        let moved = Instant::now();
+        Self {
+            incoming,
+            chunks: Vec::new(),
+            trailers: None,
+            recorded: 0,
+            limit,
+            whole,
+            attempt: 0,
+            moved,
+            ended: false,
+        }
+    }
+
+    /// The exact size of the body from its beginning, where the client gave it.
+    fn hint(&self) -> SizeHint {
+        match self.incoming.size_hint().exact() {
+            Some(rest) if self.whole => SizeHint::with_exact(rest + self.recorded as u64),
+            Some(rest) => SizeHint::with_exact(rest),
+            None => SizeHint::default(),
+        }
+    }
+
+    /// The next frame from the client, recorded if there is room.
+    fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        self.moved = Instant::now();
+        match frame {
+            Some(Ok(frame)) => Poll::Ready(self.keep(frame).map(Ok)),
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn keep(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        match frame.into_data() {
+            Ok(data) => {
+                self.keep_data(&data);
+                Some(Frame::data(data))
+            }
+            Err(frame) => {
+                let mut trailers = frame.into_trailers().ok()?;
+                head::strip_trailers(&mut trailers);
+                self.trailers = Some(trailers.clone());
+                Some(Frame::trailers(trailers))
+            }
+        }
+    }
+
+    fn keep_data(&mut self, data: &Bytes) {
+        if !self.whole {
+            return;
+        }
+        self.recorded += data.len();
+        if self.recorded > self.limit {
+            self.whole = false;
+            self.chunks = Vec::new();
+        } else {
+            self.chunks.push(data.clone());
+        }
+    }
+}
+
+/// What goes upstream as the content of one attempt.
+#[derive(Debug)]
+pub struct Outgoing(Option<Reader>);
+
+#[derive(Debug)]
+struct Reader<B = Incoming> {
+    recording: Rc<RefCell<Recording<B>>>,
+    attempt: u32,
+    /// The next of the recorded chunks.
+    next: usize,
+    trailers_read: bool,
+    hint: SizeHint,
+}
+
+impl<B> Reader<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut recording = self.recording.borrow_mut();
+        if recording.attempt != self.attempt {
+            // Another attempt has taken over; this one is about to be dropped.
+            return Poll::Pending;
+        }
+        if let Some(chunk) = recording.chunks.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        if let (Some(trailers), false) = (&recording.trailers, self.trailers_read) {
+            self.trailers_read = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
+        }
+        if recording.ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(recording.poll_client(cx));
+        self.next = recording.chunks.len();
+        self.trailers_read = recording.trailers.is_some();
+        Poll::Ready(frame)
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Some(reader) => reader.poll(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), |reader| reader.hint)
+    }
+}
+
+/// What a client gets as the content of a response.
+#[derive(Debug)]
+pub struct ResponseBody {
+    /// Read before; goes first.
+    kept: Kept,
+    rest: Option<UpstreamBody>,
+    /// How long upstream may be silent.
+    bound: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+    /// Written down when this is dropped.
+    exchange: Option<Box<Exchange>>,
+    /// Tells the connection's idle timer when this is over.
+    busy: Option<Busy>,
+}
+
+/// Frames that were read ahead of the client, with the error that ended them.
+pub type Kept = VecDeque<Result<Frame<Bytes>, BodyError>>;
+
+/// Held while a connection has something to do; says so when it is dropped.
+#[derive(Debug)]
+pub struct Busy(Rc<Activity>);
+
+/// What a connection is doing, for whoever judges whether it is idle.
+#[derive(Debug)]
+pub struct Activity {
+    exchanges: Cell<u32>,
+    /// Whether there has been a request at all.
+    used: Cell<bool>,
+    /// When the connection last became idle.
+    since: Cell<Instant>,
+}
+
+impl Activity {
+    /// Of a connection that was accepted just now.
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            exchanges: Cell::new(0),
+            used: Cell::new(false),
+            since: Cell::new(Instant::now()),
+        })
+    }
+
+    /// An exchange begins; it ends when the answer is dropped.
+    pub fn begin(self: &Rc<Self>) -> Busy {
+        self.used.set(true);
+        self.exchanges.set(self.exchanges.get() + 1);
+        Busy(self.clone())
+    }
+
+    /// Since when the connection has had nothing to do, and whether it has had a request before; `None` while it is
+    /// busy.
+    pub fn idle_since(&self) -> Option<(Instant, bool)> {
+        (self.exchanges.get() == 0).then(|| (self.since.get(), self.used.get()))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.exchanges.set(self.0.exchanges.get() - 1);
+        self.0.since.set(Instant::now());
+    }
+}
+
+/// Why a response body ended early: its connection ends abruptly too, so that no cut file looks whole (F13).
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// Upstream's connection broke.
+    #[error("the response from upstream was cut off")]
+    Cut(#[from] hyper::Error),
+    /// Upstream fell silent.
+    #[error("the response from upstream stood still for {0:?} (timeouts.body)")]
+    Silent(Duration),
+}
+
+impl ResponseBody {
+    /// A body that is all there.
+    pub fn local(content: Bytes) -> Self {
+        let kept = VecDeque::from([Ok(Frame::data(content))]);
+        Self {
+            kept,
+            rest: None,
+            bound: Duration::ZERO,
+            silence: None,
+            exchange: None,
+            busy: None,
+        }
+    }
+
+    /// `kept`, then what is still to come from upstream.
+    pub fn streamed(kept: Kept, rest: UpstreamBody, bound: Duration) -> Self {
+        Self {
+            kept,
+            rest: Some(rest),
+            bound,
+            silence: None,
+            exchange: None,
+            busy: None,
+        }
+    }
+
+    /// Has `exchange` written down when this body has ended, however it ends.
+    pub fn then_log(&mut self, exchange: Box<Exchange>) {
+        self.exchange = Some(exchange);
+    }
+
+    /// Counts the connection as busy until this body has ended.
+    pub fn keep_busy(&mut self, busy: Busy) {
+        self.busy = Some(busy);
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(rest) = &mut self.rest else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(frame) = rest.poll_frame(cx) {
+            self.silence = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+        }
+        let bound = self.bound;
+        let silence = self
+            .silence
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(bound)));
+        ready!(silence.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::Silent(bound))))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match self.kept.pop_front() {
+            Some(frame) => Some(frame),
+            None => ready!(self.poll_rest(cx)),
+        };
+        if let Some(exchange) = &mut self.exchange {
+            exchange.count(&frame);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.kept.is_empty() && self.rest.as_ref().is_none_or(UpstreamBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let kept: usize = self
+            .kept
+            .iter()
+            .flatten()
+            .filter_map(Frame::data_ref)
+            .map(Bytes::len)
+            .sum();
+        match self.rest.as_ref().map(|rest| rest.size_hint().exact()) {
+            None => SizeHint::with_exact(kept as u64),
+            Some(Some(rest)) => SizeHint::with_exact(kept as u64 + rest),
+            Some(None) => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+//! Step 7: a 401 that a newer token may cure (rules T1, F5, F6, F7).
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Response, StatusCode};
+use http_body::Frame;
+
+use super::Proxy;
+use super::body::{BodyError, Kept, RequestBody, ResponseBody};
+use super::exchange::Exchange;
+use super::reply::{self, PROXY_STATUS};
+use super::upstream::UpstreamBody;
+
+/// How much of a first answer is read while its replay is prepared, so that its connection is free for the replay.
+/// Every known 401 is far smaller; the rest of a larger one stays where it is until the replay has an answer.
+const KEPT: usize = 64 << 10;
+
+/// What the client will get, and how it came about.
+pub(super) struct Answer {
+    pub(super) response: Response<Content>,
+    generation: u64,
+    note: Option<&'static str>,
+}
+
+/// The content of an answer, of which some may have been read already.
+pub(super) struct Content {
+    kept: Kept,
+    rest: UpstreamBody,
+}
+
+impl Answer {
+    /// An answer that stands as it is.
+    pub(super) fn plain(response: Response<UpstreamBody>, generation: u64) -> Self {
+        let response = response.map(|rest| Content {
+            kept: Kept::new(),
+            rest,
+        });
+        Self {
+            response,
+            generation,
+            note: None,
+        }
+    }
+
+    fn noted(mut self, note: &'static str, details: &str) -> Self {
+        self.response
+            .headers_mut()
+            .append(PROXY_STATUS, reply::note(details));
+        self.note = Some(note);
+        self
+    }
+
+    /// Writes down what happened.
+    pub(super) fn note(&self, exchange: Option<&mut Exchange>) {
+        if let Some(exchange) = exchange {
+            exchange.generation = Some(self.generation);
+            exchange.note = self.note;
+        }
+    }
+}
+
+impl Content {
+    pub(super) fn stream(self, bound: Duration) -> ResponseBody {
+        ResponseBody::streamed(self.kept, self.rest, bound)
+    }
+
+    /// Reads up to the end or to [`KEPT`] bytes, and then does nothing more.
+    async fn read_ahead(&mut self) -> Infallible {
+        let mut read = 0;
+        while read < KEPT {
+            let Some(frame) = poll_fn(|cx| self.rest.poll_frame(cx)).await else {
+                break;
+            };
+            read += frame
+                .as_ref()
+                .ok()
+                .and_then(Frame::data_ref)
+                .map_or(0, Bytes::len);
+            let cut = frame.is_err();
+            // An error too: to the client the answer ends where it ended for us.
+            self.kept.push_back(frame.map_err(BodyError::from));
+            if cut {
+                break;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Proxy {
+    /// Gets a newer token than `generation` and sends the request once more with it; where that cannot be done, the
+    /// first answer passes whole, with a note that says why.
+    pub(super) async fn cure(
+        &self,
+        first: Response<UpstreamBody>,
+        head: &Parts,
+        body: &RequestBody,
+        generation: u64,
+    ) -> Answer {
+        let grant = &self.settings.grant;
+        let mut first = Answer::plain(first, generation);
+        if !body.is_replayable() {
+            grant.report(generation);
+            return first.noted(
+                "not replayed",
+                "not replayed: the request body is larger than replay.memory",
+            );
+        }
+        body.pause();
+        let newer = tokio::select! {
+            newer = grant.reject(generation) => newer,
+            never = first.response.body_mut().read_ahead() => match never {},
+        };
+        let bearer = match newer {
+            Ok(bearer) => bearer,
+            Err(reason) => return first.noted("not replayed", &format!("not replayed: {reason}")),
+        };
+        match self.send(head, body, &bearer).await {
+            Ok(response) => {
+                grant.replayed(
+                    bearer.generation,
+                    response.status() != StatusCode::UNAUTHORIZED,
+                );
+                Answer::plain(response, bearer.generation)
+                    .noted("replayed", "replayed with a new token")
+            }
+            Err(error) => first.noted(
+                "not replayed",
+                &format!("the replay got no answer: {error}"),
+            ),
+        }
+    }
+}

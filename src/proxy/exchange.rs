@@ -1,0 +1,71 @@
+//! What is written down of one request and its response: one line, when both are over.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, Uri};
+use http_body::Frame;
+
+use super::body::BodyError;
+
+/// One request and its response. Its line is written when it is dropped, since a response can end in many ways.
+#[derive(Debug)]
+pub struct Exchange {
+    method: Method,
+    /// Without the query, which may hold a token.
+    path: String,
+    begun: Instant,
+    status: StatusCode,
+    /// Content bytes sent to the client.
+    sent: u64,
+    /// What became of the token's rejection, if there was one.
+    pub(super) note: Option<&'static str>,
+    pub(super) generation: Option<u64>,
+    cut: bool,
+}
+
+impl Exchange {
+    /// Begins with the request.
+    pub fn begin(method: &Method, uri: &Uri) -> Box<Self> {
+        Box::new(Self {
+            method: method.clone(),
+            path: uri.path().to_owned(),
+            begun: Instant::now(),
+            status: StatusCode::OK,
+            sent: 0,
+            note: None,
+            generation: None,
+            cut: false,
+        })
+    }
+
+    /// The head of the response is known.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+    }
+
+    /// A frame of the response body passes.
+    pub fn count(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
+        match frame {
+            Some(Ok(frame)) => self.sent += frame.data_ref().map_or(0, Bytes::len) as u64,
+            Some(Err(_)) => self.cut = true,
+            None => {}
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        tracing::info!(
+            method = %self.method,
+            path = self.path,
+            status = self.status.as_u16(),
+            bytes = self.sent,
+            milliseconds = self.begun.elapsed().as_millis() as u64,
+            generation = self.generation,
+            note = self.note,
+            cut = self.cut.then_some(true),
+            "request"
+        );
+    }
+}

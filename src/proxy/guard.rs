@@ -1,0 +1,198 @@
+//! May this client use the proxy at all? (rules S2 and S3)
+//!
+//! A program that adds a credential to whatever reaches its port must not serve every web page that a browser on this
+//! machine opens: a page can send requests here by name (DNS rebinding) or across origins.
+
+use std::net::SocketAddr;
+
+use http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use http::{Method, Uri};
+
+use super::reply::Refusal;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The names under which one listener may be asked.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// Lower case, with the port unless it is 80.
+    hosts: Vec<String>,
+}
+
+impl Guard {
+    /// A guard for a listener at `address`, which is also known by the `allowed` names.
+    pub fn new(address: SocketAddr, allowed: &[String]) -> Self {
+        let mut hosts = vec![address.to_string()];
+        if address.ip().is_loopback() {
+            hosts.push(format!("localhost:{}", address.port()));
+        }
+        if address.port() == 80 {
+            // `Host` leaves out the scheme's own port (RFC 9110 section 7.2).
+            hosts.extend(
+                hosts
+                    .clone()
+                    .iter()
+                    .filter_map(|host| host.strip_suffix(":80").map(str::to_owned)),
+            );
+        }
+        hosts.extend_from_slice(allowed);
+        Self { hosts }
+    }
+
+    /// Refuses what did not ask for this proxy by one of its names, and what a web page sent.
+    ///
+    /// # Errors
+    ///
+    /// The refusal names the line of the configuration that would allow it, where there is one.
+    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = asked_host(uri, headers)?;
+        if !self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
+            return Err(Refusal::host_not_allowed(host));
+        }
+        if let Some(origin) = headers.get(ORIGIN) {
+            return Err(Refusal::origin_not_allowed(&String::from_utf8_lossy(
+                origin.as_bytes(),
+            )));
+        }
+        if headers
+            .get(SEC_FETCH_SITE)
+            .is_some_and(|site| site == "cross-site" || site == "same-site")
+        {
+            return Err(Refusal::origin_not_allowed("another site"));
+        }
+        if method == Method::CONNECT {
+            return Err(Refusal::no_tunnels());
+        }
+        Ok(())
+    }
+}
+
+/// The host that the client asked for: that of an absolute-form target, else `Host` (RFC 9112 section 3.2.2).
+pub fn asked_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
+    let mut lines = headers.get_all(HOST).iter();
+    let (first, second) = (lines.next(), lines.next());
+    if second.is_some() {
+        return Err(Refusal::bad_request(
+            "the request has more than one Host header; send one",
+        ));
+    }
+    let host = first.and_then(|value| value.to_str().ok());
+    match (uri.authority(), host) {
+        (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => Err(
+            Refusal::bad_request("the request target and the Host header name different hosts"),
+        ),
+        (Some(authority), _) => Ok(authority.as_str()),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Err(Refusal::bad_request(
+            "the request has no Host header; send one",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn check(
+        address: &str,
+        allowed: &[&str],
+        uri: &str,
+        lines: &[(&'static str, &str)],
+    ) -> Result<(), String> {
+        let allowed: Vec<_> = allowed.iter().map(|host| (*host).to_owned()).collect();
+        let guard = Guard::new(address.parse().expect("an address"), &allowed);
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).expect("a value"));
+        }
+        guard
+            .check(&Method::GET, &uri.parse().expect("a URI"), &headers)
+            .map_err(|refusal| refusal.code.to_owned())
+    }
+
+    #[test]
+    fn s02_only_the_listeners_own_names_are_served() {
+        let host = |host| check("127.0.0.1:8118", &[], "/", &[("host", host)]);
+        for good in ["127.0.0.1:8118", "localhost:8118", "LocalHost:8118"] {
+            assert_eq!(host(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "evil.example",
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "localhost",
+            "localhost:8118.evil.example",
+            "",
+            "127.0.0.1:8118 ",
+        ] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            check("[::1]:8118", &[], "/", &[("host", "[::1]:8118")]),
+            Ok(())
+        );
+        assert_eq!(
+            check("127.0.0.1:80", &[], "/", &[("host", "localhost")]),
+            Ok(())
+        );
+        assert_eq!(
+            check(
+                "127.0.0.1:8118",
+                &["lucid.internal"],
+                "/",
+                &[("host", "Lucid.Internal")]
+            ),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn s02_an_absolute_target_counts_and_must_agree_with_host() {
+        let check = |uri, lines: &[(&'static str, &str)]| check("127.0.0.1:8118", &[], uri, lines);
+        assert_eq!(
+            check("http://127.0.0.1:8118/x", &[("host", "127.0.0.1:8118")]),
+            Ok(())
+        );
+        assert_eq!(
+            check("http://evil.example/x", &[("host", "127.0.0.1:8118")]),
+            Err("badRequest".to_owned())
+        );
+        assert_eq!(
+            check("http://evil.example/x", &[("host", "evil.example")]),
+            Err("hostNotAllowed".to_owned())
+        );
+        assert_eq!(check("/", &[]), Err("badRequest".to_owned()));
+        assert_eq!(
+            check(
+                "/",
+                &[("host", "127.0.0.1:8118"), ("host", "127.0.0.1:8118")]
+            ),
+            Err("badRequest".to_owned())
+        );
+    }
+
+    #[test]
+    fn s03_what_a_web_page_sends_is_refused_and_what_a_person_types_is_not() {
+        let with = |name, value| {
+            check(
+                "127.0.0.1:8118",
+                &[],
+                "/",
+                &[("host", "127.0.0.1:8118"), (name, value)],
+            )
+        };
+        let refused = Err("originNotAllowed".to_owned());
+        assert_eq!(with("origin", "https://evil.example"), refused);
+        assert_eq!(with("origin", "null"), refused);
+        assert_eq!(
+            with("origin", "http://127.0.0.1:8118"),
+            refused,
+            "Origin is never compared with Host"
+        );
+        assert_eq!(with("sec-fetch-site", "cross-site"), refused);
+        assert_eq!(with("sec-fetch-site", "same-site"), refused);
+        assert_eq!(with("sec-fetch-site", "none"), Ok(()));
+    }
+}

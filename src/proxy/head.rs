@@ -1,0 +1,280 @@
+//! Request and response heads: what must not pass is taken out, what upstream needs is put in (rules F1, F2, F10, F14).
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+
+/// The name under which this program appears in `Via` and `Proxy-Status`.
+pub const PSEUDONYM: &str = "lucid-proxy";
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const LUCID_API_VERSION: HeaderName = HeaderName::from_static("lucid-api-version");
+
+/// Fields that are about one connection (RFC 9110 section 7.6.1), and those that speak to a proxy about itself
+/// (sections 11.7.1 and 11.7.2). `Trailer` stays: it describes the content.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Removes what is about this connection alone: the fixed set and everything that any `Connection` line names (F1).
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// All names on all lines have to be read before the first is removed.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(CONNECTION).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    names
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect()
+}
+
+/// Puts the token in, in the place of whatever the client sent there (F2).
+pub fn authorize(headers: &mut HeaderMap, bearer: HeaderValue) {
+    headers.insert(AUTHORIZATION, bearer);
+}
+
+/// Makes a client's request head fit for upstream: everything but the token.
+pub fn prepare_request(headers: &mut HeaderMap, upstream: &HeaderValue, path: &str) {
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    strip_hop_by_hop(headers);
+    headers.remove(AUTHORIZATION);
+    if chunked {
+        // Said again because hyper would not frame a GET's content by itself. hyper has decoded every other coding
+        // away or refused the request.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    headers.insert(HOST, upstream.clone());
+    headers.append(VIA, HeaderValue::from_static("1.1 lucid-proxy"));
+    if !names_a_version(path)
+        && let Entry::Vacant(version) = headers.entry(LUCID_API_VERSION)
+    {
+        version.insert(HeaderValue::from_static("1"));
+    }
+}
+
+/// Whether the path says which version it means: `/v1/users/me/profile` (F10).
+fn names_a_version(path: &str) -> bool {
+    let first = path
+        .strip_prefix('/')
+        .unwrap_or(path)
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    first.strip_prefix('v').is_some_and(|digits| {
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+/// Whether the request has been here before (F14).
+pub fn is_loop(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(VIA)
+        .iter()
+        .any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_our_hop))
+}
+
+/// `1.1 lucid-proxy (comment)`: protocol, then name.
+fn is_our_hop(hop: &[u8]) -> bool {
+    let mut words = hop
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    words
+        .nth(1)
+        .is_some_and(|name| name.eq_ignore_ascii_case(PSEUDONYM.as_bytes()))
+}
+
+/// Takes credentials out of the trailers that a client sends (F2).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    for name in [AUTHORIZATION, TRAILER] {
+        trailers.remove(name);
+    }
+    strip_hop_by_hop(trailers);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(lines: &[(&str, &[u8])]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            headers.append(name, HeaderValue::from_bytes(value).expect("a value"));
+        }
+        headers
+    }
+
+    fn prepared(lines: &[(&str, &[u8])], path: &str) -> HeaderMap {
+        let mut headers = map(lines);
+        prepare_request(
+            &mut headers,
+            &HeaderValue::from_static("api.lucid.co"),
+            path,
+        );
+        headers
+    }
+
+    #[test]
+    fn f01_the_fixed_set_and_all_names_on_all_connection_lines_go() {
+        let mut headers = map(&[
+            ("connection", b"close, X-One"),
+            ("connection", b" x-two ,, keep-alive"),
+            ("keep-alive", b"timeout=5"),
+            ("proxy-connection", b"keep-alive"),
+            ("te", b"trailers"),
+            ("transfer-encoding", b"chunked"),
+            ("upgrade", b"h2c"),
+            ("proxy-authenticate", b"Basic"),
+            ("x-one", b"1"),
+            ("x-two", b"2"),
+            ("x-two", b"3"),
+            ("x-three", b"stays"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("x-three", b"stays")]));
+    }
+
+    #[test]
+    fn f02_the_clients_credentials_go_and_ours_stands_alone() {
+        let mut headers = prepared(
+            &[
+                ("authorization", b"Bearer stale"),
+                ("authorization", b"Basic x"),
+                ("proxy-authorization", b"Basic y"),
+            ],
+            "/",
+        );
+        assert!(!headers.contains_key(AUTHORIZATION) && !headers.contains_key(PROXY_AUTHORIZATION));
+        authorize(&mut headers, HeaderValue::from_static("Bearer ours"));
+        let values: Vec<_> = headers.get_all(AUTHORIZATION).iter().collect();
+        assert_eq!(values, ["Bearer ours"]);
+    }
+
+    #[test]
+    fn f02_credentials_in_trailers_go() {
+        let mut trailers = map(&[
+            ("authorization", b"x"),
+            ("proxy-authorization", b"y"),
+            ("x-checksum", b"1"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("x-checksum", b"1")]));
+    }
+
+    #[test]
+    fn f03_bytes_order_duplicates_and_empty_values_stay() {
+        let headers = prepared(
+            &[
+                ("x-a", b"1"),
+                ("x-b", b"\xff\xfe"),
+                ("x-a", b""),
+                ("x-a", b"2"),
+            ],
+            "/",
+        );
+        let values: Vec<_> = headers
+            .get_all("x-a")
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        assert_eq!(values, [&b"1"[..], b"", b"2"]);
+        assert_eq!(headers["x-b"].as_bytes(), b"\xff\xfe");
+    }
+
+    #[test]
+    fn f10_a_version_is_added_only_where_none_is_named() {
+        for (path, added) in [
+            ("/users", true),
+            ("/v1/users", false),
+            ("/v2/dataSources/aws/regions", false),
+            ("/v1", false),
+            ("/v/users", true),
+            ("/v1x/users", true),
+            ("/users/v1", true),
+            ("*", true),
+        ] {
+            assert_eq!(
+                prepared(&[], path).contains_key(LUCID_API_VERSION),
+                added,
+                "{path}"
+            );
+        }
+        let kept = prepared(&[("lucid-api-version", b"2")], "/users");
+        assert_eq!(
+            kept.get_all(LUCID_API_VERSION).iter().collect::<Vec<_>>(),
+            ["2"]
+        );
+    }
+
+    #[test]
+    fn f14_via_is_added_behind_others_and_our_own_is_a_loop() {
+        let headers = prepared(&[("via", b"1.0 fred")], "/");
+        assert_eq!(
+            headers.get_all(VIA).iter().collect::<Vec<_>>(),
+            ["1.0 fred", "1.1 lucid-proxy"]
+        );
+        assert!(is_loop(&headers));
+        for (via, looped) in [
+            (&b"1.1 Lucid-Proxy (x)"[..], true),
+            (b"1.0 a, 1.1 lucid-proxy , 1.1 b", true),
+            (b"1.1 lucid-proxy-2", false),
+            (b"lucid-proxy", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_loop(&map(&[("via", via)])), looped, "{via:?}");
+        }
+    }
+
+    #[test]
+    fn f14_nothing_is_told_of_the_clients_network() {
+        let headers = prepared(&[], "/");
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "lucid-api-version", "via"]);
+    }
+
+    proptest! {
+        #[test]
+        fn f01_what_connection_names_never_passes_and_the_rest_always_does(
+            named in proptest::collection::vec("x-[a-z]{1,4}", 0..5),
+            others in proptest::collection::vec("y-[a-z]{1,4}", 0..5),
+            split in any::<bool>(),
+        ) {
+            let mut headers = HeaderMap::new();
+            for name in named.iter().chain(&others) {
+                headers.append(HeaderName::from_bytes(name.as_bytes()).expect("a name"), HeaderValue::from_static("v"));
+            }
+            if split {
+                for name in &named {
+                    headers.append(CONNECTION, HeaderValue::from_str(name).expect("a value"));
+                }
+            } else {
+                headers.append(CONNECTION, HeaderValue::from_str(&named.join(", ")).expect("a value"));
+            }
+            strip_hop_by_hop(&mut headers);
+            prop_assert!(named.iter().all(|name| !headers.contains_key(name)));
+            prop_assert!(others.iter().all(|name| headers.contains_key(name)));
+            prop_assert!(!headers.contains_key(CONNECTION));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The request path. [`Proxy::forward`] reads as the list of its steps; each is a module of its own.
+//!
+//! 1. accept: [`server`](crate::server) hands a request over;
+//! 2. [`guard`]: may this client use the proxy?
+//! 3. [`route`]: forward it, or refuse it here;
+//! 4. [`head`]: what is about one connection goes, what upstream needs comes;
+//! 5. bearer: the current token, from [`token`](crate::token);
+//! 6. [`upstream`]: send it, while [`body`] records what passes;
+//! 7. judge: a 401 that a newer token can cure is answered by sending the request once more, in [`cure`];
+//! 8. [`rewrite`]: references to upstream lead back here;
+//! 9. stream the content, and write the [`exchange`] down.
+
+pub mod body;
+mod cure;
+pub mod exchange;
+pub mod guard;
+pub mod head;
+pub mod reply;
+pub mod rewrite;
+pub mod route;
+mod stream;
+pub mod upstream;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, Uri};
+use hyper::body::Incoming;
+
+use crate::config::{Config, Origin};
+use crate::token::{Bearer, Grant};
+use body::{RequestBody, ResponseBody};
+use cure::Answer;
+use exchange::Exchange;
+use guard::Guard;
+use reply::Refusal;
+use route::Route;
+use upstream::{SendError, Target, Upstream, UpstreamBody};
+
+/// What every worker's proxy is made from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    target: Arc<Target>,
+    grant: Grant,
+    /// `Host` towards upstream.
+    host: HeaderValue,
+    public_url: Option<Origin>,
+    replay_memory: usize,
+    body_timeout: Duration,
+    log_requests: bool,
+}
+
+impl Settings {
+    /// Prepares what the configuration says.
+    ///
+    /// # Errors
+    ///
+    /// When upstream speaks TLS and this system trusts no certificates.
+    pub fn new(config: &Config, grant: Grant) -> Result<Self, crate::tls::TlsError> {
+        let target = Target::new(&config.upstream, config.timeouts.body)?;
+        let host = HeaderValue::try_from(target.origin().authority())
+            .expect("an origin's authority is visible ASCII");
+        Ok(Self {
+            target: Arc::new(target),
+            grant,
+            host,
+            public_url: config.public_url.clone(),
+            replay_memory: config.replay.memory,
+            body_timeout: config.timeouts.body,
+            log_requests: config.log.requests,
+        })
+    }
+}
+
+/// The request path of one worker.
+#[derive(Debug)]
+pub struct Proxy {
+    settings: Settings,
+    upstream: Rc<Upstream>,
+}
+
+impl Proxy {
+    /// A proxy with connections of its own.
+    pub fn new(settings: Settings) -> Self {
+        let upstream = Rc::new(Upstream::new(settings.target.clone()));
+        Self { settings, upstream }
+    }
+
+    /// Closes unused connections to upstream as they age; runs as long as the worker.
+    pub async fn sweep(&self) {
+        self.upstream.sweep().await;
+    }
+
+    /// Answers one request, from upstream or by itself.
+    pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        guard: &Guard,
+    ) -> Response<ResponseBody> {
+        let mut exchange = self
+            .settings
+            .log_requests
+            .then(|| Exchange::begin(request.method(), request.uri()));
+        let answered = self.forward(request, guard, exchange.as_deref_mut()).await;
+        let mut response = answered.unwrap_or_else(Refusal::into_response);
+        if let Some(mut exchange) = exchange {
+            exchange.answered(response.status());
+            response.body_mut().then_log(exchange);
+        }
+        response
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        guard: &Guard,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let (mut head, incoming) = request.into_parts();
+        guard.check(&head.method, &head.uri, &head.headers)?;
+        if route::choose(&head.uri) == Route::RefuseOAuth {
+            return Err(Refusal::oauth_endpoint());
+        }
+        let asked = Asked::of(&head);
+        self.prepare(&mut head)?;
+        let bearer = self.settings.grant.bearer().await?;
+        let body = RequestBody::record(incoming, self.settings.replay_memory);
+        let first = self.send(&head, &body, &bearer).await?;
+        let mut answer = match route::is_curable(first.status(), &head.uri) {
+            false => Answer::plain(first, bearer.generation),
+            true => Box::pin(self.cure(first, &head, &body, bearer.generation)).await,
+        };
+        head::strip_hop_by_hop(answer.response.headers_mut());
+        self.point_back(&mut answer.response, &asked);
+        answer.note(exchange);
+        Ok(answer
+            .response
+            .map(|content| content.stream(self.settings.body_timeout)))
+    }
+
+    /// Step 4: the head as upstream should see it, all but the token.
+    fn prepare(&self, head: &mut Parts) -> Result<(), Refusal> {
+        if head::is_loop(&head.headers) {
+            return Err(Refusal::looped());
+        }
+        head::prepare_request(&mut head.headers, &self.settings.host, head.uri.path());
+        if head.uri.authority().is_some() {
+            head.uri = origin_form(&head.uri);
+        }
+        head.version = http::Version::HTTP_11;
+        // What hyper's server keeps here is about the client's connection.
+        head.extensions.clear();
+        Ok(())
+    }
+
+    /// Step 6: one attempt, with the content from its beginning. A request that upstream may have seen, on a kept
+    /// connection that ended before the answer, is sent again where that changes nothing (F8).
+    async fn send(
+        &self,
+        head: &Parts,
+        body: &RequestBody,
+        bearer: &Bearer,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let attempt = || {
+            let mut parts = head.clone();
+            head::authorize(&mut parts.headers, bearer.header.clone());
+            Request::from_parts(parts, body.attempt())
+        };
+        match self.upstream.send(attempt(), body).await {
+            Err(SendError::Ended { reused: true, .. })
+                if is_idempotent(&head.method) && body.is_replayable() =>
+            {
+                self.upstream.send(attempt(), body).await
+            }
+            sent => sent,
+        }
+    }
+
+    /// Step 8: references to upstream lead back to where the client asked.
+    fn point_back<B>(&self, response: &mut Response<B>, asked: &Asked) {
+        let headers = response.headers_mut();
+        if !rewrite::has_references(headers) {
+            return;
+        }
+        let proxy = match (&self.settings.public_url, asked) {
+            (Some(public_url), _) => public_url.to_string().into_bytes(),
+            (None, Asked::Target(authority)) => {
+                [b"http://", authority.as_str().as_bytes()].concat()
+            }
+            (None, Asked::Host(host)) => [b"http://", host.as_bytes()].concat(),
+            (None, Asked::Nothing) => return,
+        };
+        rewrite::point_back(headers, self.settings.target.origin(), &proxy);
+    }
+}
+
+/// By which name the client reached the proxy.
+enum Asked {
+    Target(Authority),
+    Host(HeaderValue),
+    Nothing,
+}
+
+impl Asked {
+    fn of(head: &Parts) -> Self {
+        match (head.uri.authority(), head.headers.get(HOST)) {
+            (Some(authority), _) => Self::Target(authority.clone()),
+            (None, Some(host)) => Self::Host(host.clone()),
+            (None, None) => Self::Nothing,
+        }
+    }
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    uri.path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"))
+        .into()
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}

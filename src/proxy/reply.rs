@@ -1,0 +1,234 @@
+//! What the proxy itself answers: Lucid's error shape, with a `Proxy-Status` that says who speaks (RFC 9209).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use super::body::ResponseBody;
+use super::head::PSEUDONYM;
+use super::upstream::SendError;
+use crate::token::NoToken;
+use crate::token::state::Trouble;
+
+pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const X_LUCID_FLOW_ID: HeaderName = HeaderName::from_static("x-lucid-flow-id");
+
+/// An answer of our own instead of upstream's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// `code` of Lucid's error object; the names are listed in the README.
+    pub code: &'static str,
+    /// The error type of RFC 9209 section 2.3.
+    pub error: &'static str,
+    /// What happened and what to do next.
+    pub message: String,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+/// Lucid's error object.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(rename = "requestId")]
+    request_id: &'a str,
+}
+
+impl Refusal {
+    fn new(
+        status: StatusCode,
+        code: &'static str,
+        error: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            error,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    pub(super) fn host_not_allowed(host: &str) -> Self {
+        let message = format!(
+            "Host {host:?} is not a name of this proxy; use the address that it listens on, or add to proxy.toml: [guard] allow_hosts = [{host:?}]"
+        );
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "hostNotAllowed",
+            "http_request_denied",
+            message,
+        )
+    }
+
+    pub(super) fn origin_not_allowed(origin: &str) -> Self {
+        let message = format!(
+            "a web page ({origin}) sent this request; this proxy serves programs, not web pages"
+        );
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "originNotAllowed",
+            "http_request_denied",
+            message,
+        )
+    }
+
+    pub(super) fn no_tunnels() -> Self {
+        let message = "CONNECT is not offered; use this proxy's address in the place of https://api.lucid.co, not as HTTPS_PROXY";
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "policyDenied",
+            "http_request_denied",
+            message,
+        )
+    }
+
+    pub(super) fn oauth_endpoint() -> Self {
+        let message = "requests to /oauth2 are not forwarded: the proxy refreshes the token by itself, and a second program that does so would end its grant; leave the refresh out";
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "policyDenied",
+            "http_request_denied",
+            message,
+        )
+    }
+
+    pub(super) fn bad_request(message: &str) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "badRequest",
+            "http_request_error",
+            message,
+        )
+    }
+
+    pub(super) fn looped() -> Self {
+        let message = "this request has been through lucid-proxy before; check that upstream.url is not the proxy's own address";
+        Self::new(
+            StatusCode::LOOP_DETECTED,
+            "loopDetected",
+            "proxy_loop_detected",
+            message,
+        )
+    }
+
+    /// The answer as a response.
+    pub fn into_response(self) -> Response<ResponseBody> {
+        let request_id = format!("{:016x}", fastrand::u64(..));
+        let body = ErrorBody {
+            code: self.code,
+            message: &self.message,
+            request_id: &request_id,
+        };
+        let json = serde_json::to_vec(&body).expect("strings always serialise");
+        let mut response = Response::new(ResponseBody::local(Bytes::from(json)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(
+            PROXY_STATUS,
+            status_line(&format!("error={}; details=", self.error), &self.message),
+        );
+        headers.insert(
+            X_LUCID_FLOW_ID,
+            HeaderValue::try_from(request_id).expect("hexadecimal digits"),
+        );
+        if let Some(wait) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+impl From<NoToken> for Refusal {
+    fn from(no_token: NoToken) -> Self {
+        let message = no_token.trouble.to_string();
+        let code = match no_token.trouble {
+            Trouble::LoginRequired(_) => "loginRequired",
+            Trouble::TokenUnavailable(_) => "tokenUnavailable",
+            Trouble::StoreUnwritable(_) => "storeUnwritable",
+        };
+        let refusal = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            code,
+            "proxy_configuration_error",
+            message,
+        );
+        let error = if code == "tokenUnavailable" {
+            "destination_unavailable"
+        } else {
+            refusal.error
+        };
+        Self {
+            error,
+            retry_after: no_token.retry_after,
+            ..refusal
+        }
+    }
+}
+
+impl From<SendError> for Refusal {
+    fn from(error: SendError) -> Self {
+        let (status, code) = match error.is_timeout() {
+            true => (StatusCode::GATEWAY_TIMEOUT, "upstreamTimeout"),
+            false => (StatusCode::BAD_GATEWAY, "upstreamUnreachable"),
+        };
+        Self::new(status, code, error.proxy_error(), error.to_string())
+    }
+}
+
+/// Notes in `Proxy-Status` what became of a first answer of 401.
+pub(super) fn note(details: &str) -> HeaderValue {
+    status_line("received-status=401; details=", details)
+}
+
+/// A member of the list that `Proxy-Status` is, its last parameter a quoted string (RFC 8941 section 3.3.3).
+fn status_line(parameters: &str, text: &str) -> HeaderValue {
+    let mut line = format!("{PSEUDONYM}; {parameters}\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => line.extend(['\\', character]),
+            ' '..='~' => line.push(character),
+            _ => line.push('?'),
+        }
+    }
+    line.push('"');
+    HeaderValue::try_from(line).expect("visible ASCII and spaces")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s08_any_text_becomes_a_valid_field() {
+        let value = note("a \"quoted\" \\ line\r\nX-Evil: é\u{7f}");
+        assert_eq!(
+            value,
+            r#"lucid-proxy; received-status=401; details="a \"quoted\" \\ line??X-Evil: ??""#
+        );
+    }
+
+    #[test]
+    fn every_refusal_has_a_text_of_its_own() {
+        let refusals = [
+            Refusal::host_not_allowed("a"),
+            Refusal::origin_not_allowed("a"),
+            Refusal::no_tunnels(),
+            Refusal::oauth_endpoint(),
+            Refusal::bad_request("a"),
+            Refusal::looped(),
+        ];
+        let mut messages: Vec<_> = refusals.iter().map(|refusal| &refusal.message).collect();
+        messages.sort_unstable();
+        messages.dedup();
+        assert_eq!(messages.len(), refusals.len());
+    }
+}

@@ -1,0 +1,478 @@
+//! Connections to upstream: opened, kept, used for one exchange at a time, and driven by the task that uses them.
+//!
+//! hyper's client comes in two halves, one that takes requests and one that moves the bytes. The second is usually
+//! given a task of its own, and each request then crosses tasks four times. Here the request's own task drives both:
+//! while a request is sent, while its answer is awaited and while its body streams, whoever is polled polls the
+//! connection first. A connection in the pool is driven by nobody; it is looked at when it is taken out.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::body::{Outgoing, RequestBody};
+use super::stream::Stream;
+use crate::config::{self, Origin, Scheme};
+use crate::tls::TlsError;
+
+/// Where requests go, and the connections of one worker to it.
+#[derive(Debug)]
+pub struct Upstream {
+    target: Arc<Target>,
+    /// Unused connections, the most recently used last: it is taken first, so that the others can age and go.
+    idle: RefCell<Vec<Connection>>,
+    /// Told when the first connection comes into an empty pool.
+    filled: Notify,
+}
+
+/// What all workers know of upstream.
+pub struct Target {
+    origin: Origin,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    bounds: Bounds,
+}
+
+/// How long upstream may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// To begin its answer after the request was sent.
+    pub response: Duration,
+    /// To take more of a request body, or the client to send more of it.
+    pub body: Duration,
+    /// How long an unused connection is kept.
+    pub idle: Duration,
+}
+
+/// Why a request got no answer from upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The name is unknown.
+    #[error("cannot find the address of upstream {0}: {1}; check upstream.url and the network")]
+    Lookup(String, io::Error),
+    /// Nobody answers there.
+    #[error("cannot connect to upstream {0}: {1}; check upstream.url and the network")]
+    Connect(String, io::Error),
+    /// The TLS handshake failed.
+    #[error("no trusted TLS connection to upstream {0}: {1}")]
+    Tls(String, io::Error),
+    /// Connecting took too long.
+    #[error("upstream {0} did not accept a connection within {1:?} (upstream.connect_timeout)")]
+    ConnectTimeout(String, Duration),
+    /// The request was sent and no answer came in time.
+    #[error("upstream did not answer within {0:?} (upstream.response_timeout)")]
+    ResponseTimeout(Duration),
+    /// The request stood still on its way.
+    #[error("the request body stood still for {0:?} (timeouts.body)")]
+    RequestTimeout(Duration),
+    /// The connection ended before an answer; `unsent` when no byte of the request was written.
+    #[error("the connection to upstream ended before it answered")]
+    Ended {
+        /// Whether the connection had served a request before, so that its end may have nothing to do with this one.
+        reused: bool,
+        /// What hyper said.
+        source: hyper::Error,
+    },
+    /// The answer is not HTTP.
+    #[error("upstream's answer is not HTTP/1.1: {0}")]
+    Garbage(hyper::Error),
+}
+
+impl SendError {
+    /// Whether it took too long, rather than failed.
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout(..) | Self::ResponseTimeout(_) | Self::RequestTimeout(_)
+        )
+    }
+
+    /// The error type of RFC 9209 section 2.3.
+    pub fn proxy_error(&self) -> &'static str {
+        match self {
+            Self::Lookup(..) => "dns_error",
+            Self::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "connection_refused"
+            }
+            Self::Connect(..) => "destination_unavailable",
+            Self::Tls(..) => "tls_protocol_error",
+            Self::ConnectTimeout(..) => "connection_timeout",
+            Self::ResponseTimeout(_) => "http_response_timeout",
+            Self::RequestTimeout(_) => "connection_write_timeout",
+            Self::Ended { .. } => "connection_terminated",
+            Self::Garbage(_) => "http_protocol_error",
+        }
+    }
+}
+
+impl Target {
+    /// Prepares to reach the configured upstream.
+    ///
+    /// # Errors
+    ///
+    /// When upstream speaks TLS and this system trusts no certificates.
+    pub fn new(upstream: &config::Upstream, body: Duration) -> Result<Self, TlsError> {
+        let origin = upstream.origin.clone();
+        let tls = match origin.scheme {
+            Scheme::Http => None,
+            Scheme::Https => {
+                let mut config = crate::tls::client_config()?;
+                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
+                    rustls::Error::General(format!("{} is no name for a certificate", origin.host))
+                })?;
+                Some((TlsConnector::from(Arc::new(config)), name))
+            }
+        };
+        let bounds = Bounds {
+            connect: upstream.connect_timeout,
+            response: upstream.response_timeout,
+            body,
+            idle: upstream.idle_timeout,
+        };
+        Ok(Self {
+            origin,
+            tls,
+            bounds,
+        })
+    }
+
+    /// Scheme, host and port.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// How long upstream may take.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    async fn connect(&self) -> Result<Connection, SendError> {
+        let bound = self.bounds.connect;
+        let connecting = tokio::time::timeout(bound, self.open());
+        let stream = connecting
+            .await
+            .unwrap_or_else(|_| Err(SendError::ConnectTimeout(self.origin.to_string(), bound)))?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| SendError::Ended {
+                reused: false,
+                source,
+            })?;
+        Ok(Connection {
+            sender,
+            driver: Box::new(driver),
+            idle_since: Instant::now(),
+            reused: false,
+        })
+    }
+
+    async fn open(&self) -> Result<Stream, SendError> {
+        let name = || self.origin.to_string();
+        let addresses = tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port))
+            .await
+            .map_err(|error| SendError::Lookup(name(), error))?;
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(tcp) => return self.secure(tcp).await,
+                Err(error) => failure = error,
+            }
+        }
+        Err(SendError::Connect(name(), failure))
+    }
+
+    async fn secure(&self, tcp: TcpStream) -> Result<Stream, SendError> {
+        // Without this a head and a small body written apart would wait for each other's acknowledgement. A socket
+        // that refuses the option is about to fail anyway.
+        let _ = tcp.set_nodelay(true);
+        match &self.tls {
+            None => Ok(Stream::plain(tcp)),
+            Some((connector, name)) => match connector.connect(name.clone(), tcp).await {
+                Ok(tls) => Ok(Stream::tls(tls)),
+                Err(error) => Err(SendError::Tls(self.origin.to_string(), error)),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("origin", &self.origin)
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection and the half that moves its bytes.
+#[derive(Debug)]
+struct Connection {
+    sender: http1::SendRequest<Outgoing>,
+    driver: Box<http1::Connection<TokioIo<Stream>, Outgoing>>,
+    idle_since: Instant,
+    reused: bool,
+}
+
+impl Connection {
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Pin::new(&mut *self.driver).poll(cx)
+    }
+
+    /// Whether the connection can take a request now. Driving it with nobody to wake shows an end that has come since
+    /// it was last driven; nothing else is due on a connection between two exchanges.
+    fn is_ready(&mut self) -> bool {
+        self.drive(&mut nobody()).is_pending() && self.sender.is_ready()
+    }
+}
+
+impl Upstream {
+    /// An empty pool.
+    pub fn new(target: Arc<Target>) -> Self {
+        Self {
+            target,
+            idle: RefCell::new(Vec::new()),
+            filled: Notify::new(),
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer. A request of which not one byte was written, since a kept
+    /// connection had ended, is sent on another (F8).
+    ///
+    /// # Errors
+    ///
+    /// When no answer came; the request may have been processed all the same.
+    pub async fn send(
+        self: &Rc<Self>,
+        mut request: Request<Outgoing>,
+        body: &RequestBody,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        loop {
+            let connection = match self.take_idle() {
+                Some(connection) => connection,
+                None => self.target.connect().await?,
+            };
+            match self.exchange(connection, request, body).await {
+                Ok(response) => return Ok(response),
+                Err(Unanswered {
+                    unsent: Some(unsent),
+                    error: SendError::Ended { reused: true, .. },
+                }) => request = *unsent,
+                Err(Unanswered { error, .. }) => return Err(error),
+            }
+        }
+    }
+
+    async fn exchange(
+        self: &Rc<Self>,
+        mut connection: Connection,
+        request: Request<Outgoing>,
+        body: &RequestBody,
+    ) -> Result<Response<UpstreamBody>, Unanswered> {
+        let reused = connection.reused;
+        let mut answer = pin!(connection.sender.try_send_request(request));
+        let mut overdue = pin!(overdue(self.target.bounds, body));
+        let mut connection = Some(connection);
+        let answered = poll_fn(|cx| {
+            if connection
+                .as_mut()
+                .is_some_and(|connection| connection.drive(cx).is_ready())
+            {
+                // It has ended; dropped, it says so to whoever still waits for it.
+                connection = None;
+            }
+            match answer.as_mut().poll(&mut nobody()) {
+                Poll::Ready(answered) => {
+                    Poll::Ready(answered.map_err(|error| Unanswered::new(error, reused)))
+                }
+                Poll::Pending => overdue.as_mut().poll(cx).map(|error| {
+                    Err(Unanswered {
+                        error,
+                        unsent: None,
+                    })
+                }),
+            }
+        })
+        .await?;
+        let lease = connection.map(|connection| Lease {
+            connection,
+            upstream: self.clone(),
+        });
+        Ok(answered.map(|incoming| UpstreamBody { incoming, lease }))
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.idle.borrow_mut().pop()?;
+            if connection.idle_since.elapsed() < self.target.bounds.idle && connection.is_ready() {
+                connection.reused = true;
+                return Some(connection);
+            }
+        }
+    }
+
+    fn give_back(&self, mut connection: Connection) {
+        if !connection.is_ready() {
+            return;
+        }
+        connection.idle_since = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() {
+            self.filled.notify_one();
+        }
+        idle.push(connection);
+    }
+
+    /// Closes connections that nobody uses any more; runs as long as the worker.
+    pub async fn sweep(&self) {
+        loop {
+            self.filled.notified().await;
+            loop {
+                tokio::time::sleep(self.target.bounds.idle).await;
+                let mut idle = self.idle.borrow_mut();
+                idle.retain_mut(|connection| {
+                    connection.idle_since.elapsed() < self.target.bounds.idle
+                        && connection.is_ready()
+                });
+                if idle.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// For polling what the driver hands over: it does so only while it is driven by whoever polls, so nobody is to be
+/// woken for it later.
+fn nobody() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// An exchange that brought no answer.
+#[derive(Debug)]
+struct Unanswered {
+    error: SendError,
+    /// The request, if not one byte of it was written.
+    unsent: Option<Box<Request<Outgoing>>>,
+}
+
+impl Unanswered {
+    fn new(mut error: hyper::client::conn::TrySendError<Request<Outgoing>>, reused: bool) -> Self {
+        let unsent = error.take_message().map(Box::new);
+        let source = error.into_error();
+        let error = match source.is_parse() {
+            true => SendError::Garbage(source),
+            false => SendError::Ended { reused, source },
+        };
+        Self { error, unsent }
+    }
+}
+
+/// Waits until the wait for an answer has lasted too long: the request must keep moving until it is over, and then the
+/// answer must begin in time.
+async fn overdue(bounds: Bounds, body: &RequestBody) -> SendError {
+    let begun = Instant::now();
+    let mut deadline = begun + bounds.response.min(bounds.body);
+    loop {
+        tokio::time::sleep_until(deadline).await;
+        let (next, error) = match body.progress() {
+            Some(progress) if !progress.ended => (
+                progress.moved.max(begun) + bounds.body,
+                SendError::RequestTimeout(bounds.body),
+            ),
+            progress => {
+                let sent = progress.map_or(begun, |progress| progress.moved.max(begun));
+                (
+                    sent + bounds.response,
+                    SendError::ResponseTimeout(bounds.response),
+                )
+            }
+        };
+        if next <= Instant::now() {
+            return error;
+        }
+        deadline = next;
+    }
+}
+
+/// The content of upstream's answer, and the connection that it comes over.
+#[derive(Debug)]
+pub struct UpstreamBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    connection: Connection,
+    upstream: Rc<Upstream>,
+}
+
+impl UpstreamBody {
+    /// The next frame. When the last has come, the connection is free for the next request.
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        if self
+            .lease
+            .as_mut()
+            .is_some_and(|lease| lease.connection.drive(cx).is_ready())
+        {
+            // Nothing more will come; what has come is still to be read, or the error is.
+            self.lease = None;
+        }
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(&mut nobody()));
+        if frame.is_none() {
+            self.release();
+        }
+        Poll::Ready(frame)
+    }
+
+    /// Whether nothing is to come.
+    pub fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    /// What is to come.
+    pub fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    fn release(&mut self) {
+        if let Some(Lease {
+            connection,
+            upstream,
+        }) = self.lease.take()
+        {
+            upstream.give_back(connection);
+        }
+    }
+}
+
+impl Drop for UpstreamBody {
+    fn drop(&mut self) {
+        // A body of known length that was read to its end may never have been asked for more.
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+}
