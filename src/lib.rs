@@ -5,6 +5,7 @@ pub mod config;
 pub mod proxy;
 pub mod sandbox;
 pub mod secret;
+pub mod server;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

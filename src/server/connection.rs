@@ -1,0 +1,81 @@
+//! One client's connection: HTTP/1.1, its idle bounds, and its end.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::proxy::Proxy;
+use crate::proxy::body::Activity;
+use crate::proxy::guard::Guard;
+
+/// How long a client may do nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) first_request: Duration,
+    pub(super) idle: Duration,
+}
+
+/// How long what is left of a response may take after a connection counts as idle.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
+/// Serves a connection until either side ends it.
+pub(super) async fn serve(
+    stream: TcpStream,
+    proxy: Rc<Proxy>,
+    guard: Rc<Guard>,
+    bounds: Bounds,
+    stop: CancellationToken,
+) {
+    // A socket that refuses the option is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    let activity = Activity::new();
+    let service = service_fn(|request| {
+        let busy = activity.begin();
+        let (proxy, guard) = (&proxy, &guard);
+        async move {
+            let mut response = proxy.handle(request, guard).await;
+            response.body_mut().keep_busy(busy);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection =
+        pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    let idle = tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = idle(&activity, bounds) => true,
+        () = stop.cancelled() => false,
+    };
+    connection.as_mut().graceful_shutdown();
+    if !idle && activity.idle_since().is_none_or(|(_, used)| used) {
+        // What is under way may end; how long it may take is the worker's to say.
+        let _ = connection.await;
+    } else {
+        // A client that has sent half a head would be waited for without this bound.
+        let _ = tokio::time::timeout(LAST_BYTES, connection).await;
+    }
+}
+
+/// Completes when the client has done nothing for too long.
+async fn idle(activity: &Activity, bounds: Bounds) {
+    loop {
+        let deadline = match activity.idle_since() {
+            Some((since, true)) => since + bounds.idle,
+            Some((since, false)) => since + bounds.first_request,
+            // Looked at again when it could be idle for that long at the earliest: one timer for many requests.
+            None => Instant::now() + bounds.idle,
+        };
+        if deadline <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(deadline).await;
+    }
+}

@@ -1,0 +1,220 @@
+//! The listening side: sockets, workers, connections, and an orderly end.
+//!
+//! One worker per core, each a thread with a runtime and connections to upstream of its own; a request never changes
+//! threads. What is not a request, the rotation of the grant above all, runs on one more thread, so that neither waits
+//! for the other. [`Server::bind`] takes the addresses, [`Server::start`] begins to serve, [`Running::shutdown`] ends
+//! it: workers finish what is under way, then the refresher finishes its rotation.
+
+mod connection;
+mod worker;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::proxy::Settings;
+use crate::tls::TlsError;
+use crate::token::refresher::{OpenError, Refresher};
+use connection::Bounds;
+use worker::Worker;
+
+/// Addresses that are taken and not yet served.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// A server at work. Dropped without [`Running::shutdown`], it is told to stop and not waited for.
+#[derive(Debug)]
+pub struct Running {
+    workers: Vec<JoinHandle<()>>,
+    background: JoinHandle<()>,
+    stop: CancellationToken,
+    stop_background: CancellationToken,
+    died: CancellationToken,
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Everybody who reaches the address could use the token.
+    #[error(
+        "listen: {0} can be reached from other machines, and whoever reaches it could use your token; listen on 127.0.0.1, or set allow_unauthenticated = true under [guard] if the network lets in only whom you trust"
+    )]
+    Exposed(SocketAddr),
+    /// The system refused the address.
+    #[error("cannot listen on {address}: {}", bind_hint(.source))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no usable grant.
+    #[error(transparent)]
+    Grant(#[from] OpenError),
+    /// There is no usable upstream.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system refused a thread or a runtime.
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+}
+
+fn bind_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has this port, perhaps another lucid-proxy; stop it, or choose another port with --listen (port 0 takes a free one)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 are for privileged programs; choose another with --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        _ => "the system refused it",
+    }
+}
+
+impl Server {
+    /// Takes the configured addresses.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be had, or would let strangers in (rule S1).
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let exposed = config
+            .listen
+            .iter()
+            .find(|address| !address.ip().is_loopback());
+        if let Some(address) = exposed.filter(|_| !config.guard.allow_unauthenticated) {
+            return Err(StartError::Exposed(*address));
+        }
+        let mut server = Self {
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+        };
+        for address in &config.listen {
+            let failed = |source| StartError::Bind {
+                address: *address,
+                source,
+            };
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
+            server
+                .addresses
+                .push(listener.local_addr().map_err(failed)?);
+            server.listeners.push(listener);
+        }
+        Ok(server)
+    }
+
+    /// The addresses that were taken, with real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Opens the store and begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// When the store is unusable, upstream cannot be prepared, or the system refuses a thread.
+    pub fn start(self, config: &Config) -> Result<Running, StartError> {
+        let (grant, refresher) = Refresher::open(
+            &config.credential,
+            config.timeouts.token,
+            Arc::new(SystemClock),
+        )?;
+        let settings = Settings::new(config, grant)?;
+        let (stop, stop_background, died) = Default::default();
+        let background = start_background(refresher, config, &stop_background, &died)?;
+        let mut running = Running {
+            workers: Vec::new(),
+            background,
+            stop,
+            stop_background,
+            died,
+        };
+        for index in 0..config.workers {
+            let worker = Worker {
+                listeners: self
+                    .listeners
+                    .iter()
+                    .map(TcpListener::try_clone)
+                    .collect::<Result<_, _>>()
+                    .map_err(StartError::Worker)?,
+                settings: settings.clone(),
+                guard: config.guard.clone(),
+                bounds: Bounds {
+                    first_request: config.timeouts.first_request,
+                    idle: config.timeouts.idle,
+                },
+                drain: config.timeouts.drain,
+                stop: running.stop.child_token(),
+            };
+            running.workers.push(
+                worker
+                    .start(index, running.died.clone())
+                    .map_err(StartError::Worker)?,
+            );
+        }
+        Ok(running)
+    }
+}
+
+/// The thread for everything that is not a request.
+fn start_background(
+    refresher: Refresher,
+    config: &Config,
+    stop: &CancellationToken,
+    died: &CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Worker)?;
+    let (stop, died, drain) = (
+        stop.clone(),
+        died.clone().drop_guard(),
+        config.timeouts.drain,
+    );
+    std::thread::Builder::new()
+        .name("lucid-refresher".to_owned())
+        .spawn(move || {
+            let _died = died;
+            runtime.block_on(refresher.run(stop, drain));
+        })
+        .map_err(StartError::Worker)
+}
+
+impl Running {
+    /// Waits until a part of the server ends by itself, which only a defect in it can cause.
+    pub async fn died(&self) {
+        self.died.cancelled().await;
+    }
+
+    /// Stops accepting, waits for requests under way as long as `timeouts.drain` allows, then for a rotation under way.
+    ///
+    /// Returns whether every part ended as it should.
+    pub fn shutdown(mut self) -> bool {
+        self.stop.cancel();
+        let mut orderly = true;
+        for worker in std::mem::take(&mut self.workers) {
+            orderly &= worker.join().is_ok();
+        }
+        self.stop_background.cancel();
+        let background = std::mem::replace(&mut self.background, std::thread::spawn(|| ()));
+        orderly & background.join().is_ok()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.stop_background.cancel();
+    }
+}

@@ -1,0 +1,172 @@
+//! One worker: a thread, a runtime, its own accept on the shared sockets, its own connections to upstream.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::LocalOptions;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::{self, Bounds};
+use crate::config;
+use crate::proxy::guard::Guard;
+use crate::proxy::{Proxy, Settings};
+
+/// How long to wait after an accept that failed for want of something: descriptors or memory come back only when
+/// connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a worker is made from.
+pub(super) struct Worker {
+    pub(super) listeners: Vec<StdListener>,
+    pub(super) settings: Settings,
+    pub(super) guard: config::Guard,
+    pub(super) bounds: Bounds,
+    pub(super) drain: Duration,
+    pub(super) stop: CancellationToken,
+}
+
+impl Worker {
+    /// Starts the thread. `died` is cancelled when it ends.
+    pub(super) fn start(self, index: usize, died: CancellationToken) -> io::Result<JoinHandle<()>> {
+        let died = died.drop_guard();
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name(format!("lucid-worker-{index}"))
+            .spawn(move || {
+                let _died = died;
+                let runtime = match tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default())
+                {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                // A receiver that is gone means that the start was given up.
+                let _ = ready.send(Ok(()));
+                runtime.block_on(self.run());
+            })?;
+        started
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the worker ended at its start")))?;
+        Ok(thread)
+    }
+
+    async fn run(self) {
+        let proxy = Rc::new(Proxy::new(self.settings));
+        let connections = TaskTracker::new();
+        let mut accepting = Vec::new();
+        for listener in self.listeners {
+            match Acceptor::new(
+                listener,
+                &self.guard,
+                &proxy,
+                self.bounds,
+                &connections,
+                &self.stop,
+            ) {
+                Ok(acceptor) => accepting.push(connections.spawn_local(acceptor.run())),
+                Err(error) => {
+                    tracing::error!("cannot serve a listening socket: {error}");
+                    return;
+                }
+            }
+        }
+        let drained = async {
+            self.stop.cancelled().await;
+            connections.close();
+            tokio::time::timeout(self.drain, connections.wait()).await
+        };
+        let drained = tokio::select! {
+            drained = drained => drained,
+            () = proxy.sweep() => return,
+        };
+        if drained.is_err() {
+            tracing::warn!(
+                connections = connections.len(),
+                "requests were still under way after {:?} (timeouts.drain) and are cut",
+                self.drain
+            );
+        }
+    }
+}
+
+/// Accepts on one listening socket until told to stop.
+struct Acceptor {
+    listener: TcpListener,
+    guard: Rc<Guard>,
+    proxy: Rc<Proxy>,
+    bounds: Bounds,
+    connections: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Acceptor {
+    fn new(
+        listener: StdListener,
+        guard: &config::Guard,
+        proxy: &Rc<Proxy>,
+        bounds: Bounds,
+        connections: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::from_std(listener)?;
+        let guard = Rc::new(Guard::new(listener.local_addr()?, &guard.allow_hosts));
+        let (proxy, connections, stop) = (proxy.clone(), connections.clone(), stop.clone());
+        Ok(Self {
+            listener,
+            guard,
+            proxy,
+            bounds,
+            connections,
+            stop,
+        })
+    }
+
+    async fn run(self) {
+        let mut failing = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    failing = false;
+                    let connection = connection::serve(
+                        stream,
+                        self.proxy.clone(),
+                        self.guard.clone(),
+                        self.bounds,
+                        self.stop.clone(),
+                    );
+                    self.connections.spawn_local(connection);
+                }
+                // The client has left the queue; the next one may be there.
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(
+                            "cannot accept connections for now: {error}; open connections go on"
+                        );
+                    }
+                    failing = true;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
