@@ -1,0 +1,226 @@
+//! The command line: one file per command, and what they share.
+
+mod check;
+mod import;
+mod sandbox;
+mod serve;
+mod status;
+mod token;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Need, ProcessEnvironment};
+use crate::server::{Running, StartError};
+use crate::telemetry;
+use crate::token::refresher::OpenError;
+use crate::token::store::StoreError;
+
+/// Exit code when only a login helps (`EX_NOPERM` of sysexits).
+const LOGIN_NEEDED: u8 = 77;
+/// Exit code for a configuration that is not accepted (`EX_CONFIG` of sysexits).
+const CONFIGURATION: u8 = 78;
+
+#[derive(Debug, Parser)]
+#[command(name = "lucid-proxy", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigOption,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "\
+Without a command: serve.
+Exit codes: 0 done, 1 failed, 2 usage, 77 login needed, 78 configuration.
+Variables: LUCID_CLIENT_ID and LUCID_CLIENT_SECRET are enough to run without a proxy.toml;
+LUCID_REFRESH_TOKEN is read once, while there is no login yet; RUST_LOG chooses what is logged.";
+
+#[derive(Args, Clone, Debug)]
+struct ConfigOption {
+    /// The configuration [default: ./proxy.toml, else ~/.config/lucid-proxy/proxy.toml, else the
+    /// environment alone]
+    #[arg(short, long = "config", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy
+    Serve(serve::Options),
+    /// Try it: a stand-in for Lucid and a proxy in front, without an account or a network
+    Sandbox(sandbox::Options),
+    /// Take over a login: the token_info.json of Lucid's example script, or a refresh token
+    Import(import::Options),
+    /// Print a valid access token, refreshing it first if need be
+    Token,
+    /// Show the login: whose, until when, the last rotation and error
+    Status(status::Options),
+    /// Check the configuration without touching the network
+    Check,
+}
+
+/// Why a command failed, and the exit code that says so.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let code = exit_code(&error);
+        Self { code, error }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let start = error.downcast_ref::<StartError>();
+    let open = error.downcast_ref::<OpenError>();
+    let configuration = error.is::<ConfigError>()
+        || matches!(
+            start,
+            Some(StartError::Exposed(_) | StartError::Grant(OpenError::NoClient))
+        )
+        || matches!(open, Some(OpenError::NoClient));
+    if configuration { CONFIGURATION } else { 1 }
+}
+
+impl Failure {
+    fn login_needed(message: String) -> Self {
+        Self {
+            code: LOGIN_NEEDED,
+            error: anyhow::Error::msg(message),
+        }
+    }
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli
+        .command
+        .unwrap_or(Command::Serve(serve::Options::default()))
+    {
+        Command::Serve(options) => serve::run(&cli.config, options),
+        Command::Sandbox(options) => sandbox::run(options),
+        Command::Import(options) => import::run(&cli.config, options),
+        Command::Token => token::run(&cli.config),
+        Command::Status(options) => status::run(&cli.config, options),
+        Command::Check => check::run(&cli.config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // The chain once, here at the edge. A standard error that is closed leaves the exit code.
+            let _ = writeln!(std::io::stderr(), "lucid-proxy: {}", chain(&failure.error));
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The error and its causes, each said once.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+fn load(option: &ConfigOption, need: Need) -> Result<Config, ConfigError> {
+    Config::load(option.config.as_deref(), &ProcessEnvironment, need)
+}
+
+/// Prints a line that scripts wait for; it is complete when this returns. A reader that has left is no reason to stop
+/// serving.
+fn announce(name: &str, address: SocketAddr) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{name} http://{address}").and_then(|()| out.flush());
+}
+
+/// Prints what a command was asked for.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // `lucid-proxy status | head -1` is no failure.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Serves until a signal, then ends in order; a second signal ends at once.
+fn serve_until_signal(running: Running) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let died = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let died = tokio::select! {
+            name = signals.next() => {
+                tracing::info!("{name}: finishing what is under way; once more to stop at once");
+                false
+            }
+            () = running.died() => true,
+        };
+        let ended = tokio::task::spawn_blocking(move || running.shutdown());
+        tokio::select! {
+            orderly = ended => Ok::<_, std::io::Error>(died || !orderly.unwrap_or(false)),
+            name = signals.next() => {
+                tracing::warn!("{name} again: stopping at once");
+                std::process::exit(1);
+            }
+        }
+    })?;
+    if died {
+        return Err(anyhow::anyhow!(
+            "a part of the server ended by itself, which is a defect; see the log"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+fn start_logging(config: &Config) {
+    telemetry::start(config.log.format, &ProcessEnvironment);
+}
+
+/// A store that cannot be used, for a command that only reads it.
+fn store_failure(error: StoreError) -> Failure {
+    Failure {
+        code: 1,
+        error: error.into(),
+    }
+}
