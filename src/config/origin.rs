@@ -57,10 +57,14 @@ impl Origin {
         if authority.as_str().contains('@') || host.is_empty() {
             return None;
         }
-        let port = match authority.port() {
-            Some(port) => port.as_str().parse().ok().filter(|port| *port != 0)?,
-            None if authority.as_str().ends_with(':') => return None,
-            None => scheme.default_port(),
+        // Not `authority.port()`, which has no answer for a port that is none.
+        let port = match authority.as_str().strip_prefix(host)? {
+            "" => scheme.default_port(),
+            port => port
+                .strip_prefix(':')?
+                .parse()
+                .ok()
+                .filter(|port| *port != 0)?,
         };
         let host = host
             .trim_start_matches('[')

@@ -1,3 +1,12 @@
-//! Integration tests: one binary, a module per subject.
+//! Integration tests: one binary, a module per subject, real sockets and the real program.
 
-fn main() {}
+mod world;
+
+mod bad_input;
+mod commands;
+mod config;
+mod docs;
+mod forwarding;
+mod grant;
+mod replay;
+mod serving;

@@ -1,0 +1,337 @@
+//! A small world for each test: the stand-in for Lucid, a directory for configuration and store, and the program.
+
+pub(crate) mod client;
+pub(crate) mod raw_upstream;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lucid_proxy::sandbox::{Behaviour, CLIENT_ID, CLIENT_SECRET, Sandbox};
+use rustix::process::{Pid, Signal, kill_process};
+
+pub(crate) use client::{Client, Response, get};
+
+/// For what should happen at once. Generous, since machines are slow at times; nothing is measured with it.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The stand-in, a directory of its own, and what `proxy.toml` will say.
+pub(crate) struct World {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) directory: tempfile::TempDir,
+    /// Where requests go: the stand-in unless changed.
+    pub(crate) upstream: String,
+    /// Lines of `proxy.toml` before the first table.
+    pub(crate) top: String,
+    /// Tables of `proxy.toml`, without `[upstream]` and `[credentials.default]`.
+    pub(crate) tables: String,
+    /// More keys of `[upstream]`.
+    pub(crate) upstream_keys: String,
+}
+
+impl World {
+    /// With a stand-in that behaves as Lucid does, and no login yet.
+    pub(crate) fn new() -> Self {
+        Self::behaving(Behaviour::default())
+    }
+
+    /// With a stand-in that behaves so, and no login yet.
+    pub(crate) fn behaving(behaviour: Behaviour) -> Self {
+        let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), behaviour).expect("a stand-in");
+        let upstream = sandbox.origin();
+        let directory = tempfile::tempdir().expect("a directory");
+        let (top, tables, upstream_keys) = Default::default();
+        Self {
+            sandbox,
+            directory,
+            upstream,
+            top,
+            tables,
+            upstream_keys,
+        }
+    }
+
+    /// With a login in the store, as an import would have left it.
+    pub(crate) fn logged_in() -> Self {
+        let world = Self::new();
+        world.log_in();
+        world
+    }
+
+    /// Stores a fresh grant.
+    pub(crate) fn log_in(&self) {
+        self.write_store(&serde_json::to_vec(&self.sandbox.approve()).expect("JSON"));
+    }
+
+    /// Puts `content` into the store's place, readable by its owner alone.
+    pub(crate) fn write_store(&self, content: &[u8]) {
+        fs::create_dir_all(self.state()).expect("a directory");
+        let mut options = fs::OpenOptions::new();
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.store());
+        std::io::Write::write_all(&mut file.expect("a file"), content).expect("written");
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.state().join("token_info.json")
+    }
+
+    /// The store's content.
+    pub(crate) fn stored(&self) -> serde_json::Value {
+        let content = fs::read(self.store()).expect("a store");
+        serde_json::from_slice(&content).expect("JSON in the store")
+    }
+
+    /// Writes `proxy.toml` and returns its path.
+    pub(crate) fn configure(&self) -> PathBuf {
+        let text = format!(
+            "{}\n[upstream]\nurl = \"{}\"\n{}\n[credentials.default]\ntoken_url = \"{}/oauth2/token\"\n{}\n",
+            self.top,
+            self.upstream,
+            self.upstream_keys,
+            self.sandbox.origin(),
+            self.tables
+        );
+        let path = self.directory.path().join("proxy.toml");
+        fs::write(&path, text).expect("written");
+        path
+    }
+
+    /// The program with these arguments, in this world and in no other environment.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lucid-proxy"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("STATE_DIRECTORY", self.state())
+            .env("LUCID_CLIENT_ID", CLIENT_ID)
+            .env("LUCID_CLIENT_SECRET", CLIENT_SECRET)
+            .current_dir(self.directory.path())
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of the program to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.configure();
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    /// Starts `serve` on a free port, with two workers.
+    pub(crate) fn serve(&self) -> Serving {
+        self.serve_with(|_| {})
+    }
+
+    /// Starts `serve` after `prepare` had its way with the command.
+    pub(crate) fn serve_with(&self, prepare: impl FnOnce(&mut Command)) -> Serving {
+        self.configure();
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        prepare(&mut command);
+        Serving::start(command)
+    }
+}
+
+/// A running `serve` or `sandbox`; killed when dropped.
+pub(crate) struct Serving {
+    child: Child,
+    /// Where the proxy listens.
+    pub(crate) address: SocketAddr,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+    out: BufReader<std::process::ChildStdout>,
+}
+
+#[derive(Default)]
+struct Log {
+    text: Mutex<String>,
+    grown: Condvar,
+}
+
+impl Serving {
+    /// Starts the command and waits until it says where it listens.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let log = Arc::new(Log::default());
+        let mut errors = BufReader::new(child.stderr.take().expect("piped"));
+        let sink = log.clone();
+        let reader = std::thread::spawn(move || {
+            let mut line = String::new();
+            while errors.read_line(&mut line).is_ok_and(|length| length > 0) {
+                sink.text.lock().expect("whole").push_str(&line);
+                sink.grown.notify_all();
+                line.clear();
+            }
+        });
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("readable");
+        let address = line
+            .strip_prefix("proxy http://")
+            .and_then(|rest| rest.trim().parse().ok());
+        let Some(address) = address else {
+            let _ = child.kill();
+            let _ = reader.join();
+            panic!(
+                "no address in {line:?}; the log: {}",
+                log.text.lock().expect("whole")
+            );
+        };
+        Self {
+            child,
+            address,
+            log,
+            reader: Some(reader),
+            out,
+        }
+    }
+
+    /// The next line of standard output.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("readable");
+        line
+    }
+
+    /// What was logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.text.lock().expect("whole").clone()
+    }
+
+    /// Waits until the log has `text`.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + SOON;
+        let mut log = self.log.text.lock().expect("whole");
+        while !log.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} in the log: {log}");
+            log = self.log.grown.wait_timeout(log, left).expect("whole").0;
+        }
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it runs");
+    }
+
+    /// Waits until the process has ended; its log is whole then.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let status = self.child.wait().expect("it was started");
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader of the log");
+        }
+        status
+    }
+
+    /// Asks the process to end, waits for it, and returns its log.
+    pub(crate) fn stop(mut self) -> String {
+        self.signal(Signal::TERM);
+        let status = self.wait();
+        assert!(status.success(), "{status}: {}", self.log());
+        self.log()
+    }
+
+    /// A connection to the proxy.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// `GET path` on a connection of its own.
+    pub(crate) fn get(&self, path: &str) -> Response {
+        get(self.address, path)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command wrote to standard error.
+pub(crate) fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What a command wrote to standard output.
+pub(crate) fn printed(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether tests that need root for mounts can run; says so where they cannot.
+pub(crate) fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: it needs root for a mount of its own");
+    }
+    root
+}
+
+/// A file system of its own, unmounted when dropped.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    /// A tmpfs at `path` with these options.
+    pub(crate) fn tmpfs(path: &Path, options: &str) -> Self {
+        fs::create_dir_all(path).expect("a directory");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "lucid-test"])
+            .arg(path)
+            .status();
+        assert!(mounted.expect("mount").success());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("chmod");
+        Self(path.to_owned())
+    }
+
+    /// Mounts it again with other options.
+    pub(crate) fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let mounted = Command::new("mount")
+            .args(["-o", &options])
+            .arg(&self.0)
+            .status();
+        assert!(mounted.expect("mount").success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Reads to the end, whatever comes.
+pub(crate) fn drain(mut from: impl Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    let _ = from.read_to_end(&mut all);
+    all
+}

@@ -1,0 +1,118 @@
+//! An upstream that a test writes byte by byte.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::SOON;
+
+/// Accepts connections and hands each to the test, which says what happens on it.
+pub(crate) struct RawUpstream {
+    listener: TcpListener,
+}
+
+/// One connection from the proxy.
+pub(crate) struct Connection(TcpStream);
+
+impl RawUpstream {
+    pub(crate) fn start() -> Self {
+        Self {
+            listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
+        }
+    }
+
+    pub(crate) fn origin(&self) -> String {
+        format!("http://{}", self.listener.local_addr().expect("an address"))
+    }
+
+    /// The next connection.
+    pub(crate) fn accept(&self) -> Connection {
+        let (stream, _) = self.listener.accept().expect("a connection");
+        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Connection(stream)
+    }
+
+    /// Answers every request on every connection with `answer`, and sends what arrived through the channel.
+    pub(crate) fn answering(self, answer: &'static [u8]) -> Receiver<Vec<u8>> {
+        let (seen, requests) = channel();
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = self.listener.accept() {
+                let seen: Sender<_> = seen.clone();
+                std::thread::spawn(move || {
+                    let mut connection = Connection(stream);
+                    while let Some(request) = connection.try_request() {
+                        let _ = seen.send(request);
+                        connection.send(answer);
+                    }
+                });
+            }
+        });
+        requests
+    }
+}
+
+impl Connection {
+    /// Reads a request: the head and as much as `Content-Length` or the last chunk says.
+    #[track_caller]
+    pub(crate) fn request(&mut self) -> Vec<u8> {
+        self.try_request().expect("a request")
+    }
+
+    fn try_request(&mut self) -> Option<Vec<u8>> {
+        let mut request = self.head()?;
+        let head = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        if let Some(length) = head.split("content-length: ").nth(1) {
+            let length = length
+                .split('\r')
+                .next()
+                .and_then(|length| length.parse().ok())
+                .expect("a length");
+            let mut body = vec![0; length];
+            self.0.read_exact(&mut body).ok()?;
+            request.extend(body);
+        } else if head.contains("transfer-encoding: chunked") {
+            while !request.ends_with(b"\r\n0\r\n\r\n") {
+                request.push(self.byte()?);
+            }
+        }
+        Some(request)
+    }
+
+    /// Reads the head of a request.
+    pub(crate) fn head(&mut self) -> Option<Vec<u8>> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.byte()?);
+        }
+        Some(head)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        self.0.read_exact(&mut byte).ok()?;
+        Some(byte[0])
+    }
+
+    /// Reads exactly so many bytes.
+    pub(crate) fn read(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.0.read_exact(&mut bytes).expect("that many bytes");
+        bytes
+    }
+
+    /// Sends bytes; a proxy that has closed shows in what it tells its client.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
+    /// Whether the proxy has closed the connection.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.byte().is_none()
+    }
+
+    /// Ends the sending side and keeps reading.
+    pub(crate) fn finish(&self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+}
