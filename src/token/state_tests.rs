@@ -1,1 +1,421 @@
+//! Properties of the decisions, and the examples that the rules name.
 
+use proptest::prelude::*;
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn start() -> Now {
+    Now {
+        wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000),
+        monotonic: Instant::now(),
+    }
+}
+
+fn later(now: Now, by: Duration) -> Now {
+    Now {
+        wall: now.wall + by,
+        monotonic: now.monotonic + by,
+    }
+}
+
+fn pair(generation: u64, now: Now, lifetime: Duration) -> Pair {
+    let expires_at = now.wall + lifetime;
+    Pair {
+        generation,
+        refresh_at: refresh_at(expires_at, lifetime, Duration::from_secs(300), 0.0),
+        expires_at,
+        cause: None,
+    }
+}
+
+fn active(now: Now) -> State {
+    State::active(pair(1, now, HOUR))
+}
+
+fn unavailable() -> Outcome {
+    Outcome::Failed {
+        trouble: Trouble::TokenUnavailable("down".to_owned()),
+        retry_after: None,
+    }
+}
+
+/// Lets the state rotate and succeed.
+fn rotate(state: &mut State, now: Now) -> Cause {
+    let Next::Rotate(cause) = state.next(now) else {
+        panic!("nothing to rotate: {state:?}");
+    };
+    let generation = state.pair().expect("a pair").generation + 1;
+    state.finished(now, Outcome::Renewed(pair(generation, now, HOUR)), 0.0);
+    cause
+}
+
+#[test]
+fn t01_many_rejections_of_one_generation_make_one_rotation() {
+    let now = start();
+    let mut state = active(now);
+    for _ in 0..10 {
+        assert_eq!(state.reject(now, 1), Verdict::Wait);
+    }
+    assert_eq!(rotate(&mut state, now), Cause::Rejected);
+    for _ in 0..10 {
+        assert_eq!(state.reject(now, 1), Verdict::Replay);
+    }
+    assert_eq!(state.next(now), Next::Sleep(None));
+}
+
+#[test]
+fn t01_an_older_generation_is_replayed_without_a_rotation() {
+    let now = start();
+    let mut state = State::active(pair(5, now, HOUR));
+    assert_eq!(state.reject(now, 4), Verdict::Replay);
+    assert_eq!(state.next(now), Next::Sleep(None));
+}
+
+#[test]
+fn t02_while_one_rotation_runs_there_is_no_other() {
+    let now = start();
+    let mut state = active(now);
+    state.reject(now, 1);
+    assert_eq!(state.next(now), Next::Rotate(Cause::Rejected));
+    assert_eq!(state.next(now), Next::Sleep(None));
+    assert_eq!(state.ask(now), Ask::Wait);
+    assert_eq!(state.reject(now, 1), Verdict::Wait);
+    assert_eq!(state.next(now), Next::Sleep(None));
+}
+
+#[test]
+fn t09_a_refused_grant_answers_at_once_and_never_rotates_again() {
+    let now = start();
+    let mut state = active(now);
+    state.reject(now, 1);
+    state.next(now);
+    let trouble = Trouble::LoginRequired("gone".to_owned());
+    state.finished(now, Outcome::Refused(trouble.clone()), 0.0);
+    for hours in 0..100 {
+        let now = later(now, HOUR * hours);
+        let ask = Ask::Fail {
+            trouble: trouble.clone(),
+            retry_after: None,
+        };
+        assert_eq!(state.ask(now), ask);
+        assert!(matches!(state.reject(now, 1), Verdict::Pass(_)));
+        assert_eq!(state.next(now), Next::Sleep(None));
+    }
+    state.renew(pair(2, now, HOUR));
+    assert_eq!(state.ask(now), Ask::Use, "a login heals it");
+}
+
+#[test]
+fn t10_failures_back_off_to_a_minute_and_heal_without_a_request() {
+    let mut now = start();
+    let mut state = active(now);
+    now = later(now, HOUR * 2);
+    assert_eq!(state.ask(now), Ask::Wait);
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        assert_eq!(state.next(now), Next::Rotate(Cause::Expired));
+        state.finished(now, unavailable(), 1.0);
+        let Next::Sleep(Some(until)) = state.next(now) else {
+            panic!("no back-off: {state:?}");
+        };
+        waits.push((until - now.monotonic).as_secs());
+        assert!(matches!(
+            state.ask(now),
+            Ask::Fail {
+                retry_after: Some(_),
+                ..
+            }
+        ));
+        now = later(now, until - now.monotonic);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(
+        rotate(&mut state, now),
+        Cause::Expired,
+        "without a request in between"
+    );
+    assert_eq!(state.ask(now), Ask::Use);
+}
+
+#[test]
+fn t10_retry_after_is_honoured_within_reason() {
+    let now = start();
+    for (asked, seconds) in [(7, 7), (0, 1), (1_000_000, 3600)] {
+        let mut state = active(now);
+        state.reject(now, 1);
+        state.next(now);
+        let trouble = Trouble::TokenUnavailable("busy".to_owned());
+        let retry_after = Some(Duration::from_secs(asked));
+        state.finished(
+            now,
+            Outcome::Failed {
+                trouble,
+                retry_after,
+            },
+            1.0,
+        );
+        let until = later(now, Duration::from_secs(seconds)).monotonic;
+        assert_eq!(state.next(now), Next::Sleep(Some(until)), "{asked}");
+    }
+}
+
+#[test]
+fn t10_a_living_token_is_used_while_the_endpoint_is_down() {
+    let now = start();
+    let mut state = active(now);
+    let soon = later(now, HOUR - Duration::from_secs(200));
+    assert_eq!(state.ask(soon), Ask::Wait, "early refresh");
+    state.next(soon);
+    state.finished(soon, unavailable(), 0.0);
+    assert_eq!(state.ask(soon), Ask::Use);
+    let dead = later(now, HOUR);
+    assert_ne!(state.ask(dead), Ask::Use);
+}
+
+#[test]
+fn t12_expiry_is_judged_by_the_wall_clock_at_the_moment_of_use() {
+    let now = start();
+    let mut state = active(now);
+    // The machine slept: the monotonic clock stood still.
+    let woken = Now {
+        wall: now.wall + HOUR,
+        ..now
+    };
+    assert_eq!(state.ask(woken), Ask::Wait);
+    assert_eq!(state.next(woken), Next::Rotate(Cause::Expired));
+}
+
+#[test]
+fn t13_the_early_refresh_starts_a_margin_before_but_at_most_a_tenth_of_the_lifetime() {
+    let end = start().wall;
+    let margin = Duration::from_secs(300);
+    let early = |lifetime, jitter| {
+        end.duration_since(refresh_at(end, lifetime, margin, jitter))
+            .expect("before")
+    };
+    assert_eq!(early(HOUR, 0.0), margin);
+    assert_eq!(early(HOUR, 1.0), margin + Duration::from_secs(60));
+    assert_eq!(
+        early(Duration::from_secs(3), 1.0),
+        Duration::from_millis(300)
+    );
+    assert_eq!(early(Duration::ZERO, 1.0), Duration::ZERO);
+}
+
+#[test]
+fn t13_in_the_margin_new_requests_wait_for_the_rotation() {
+    let now = start();
+    let mut state = active(now);
+    let fresh = later(now, HOUR - Duration::from_secs(301));
+    assert_eq!(state.ask(fresh), Ask::Use);
+    assert_eq!(
+        state.next(fresh),
+        Next::Sleep(None),
+        "nothing is rotated before"
+    );
+    let margin = later(now, HOUR - Duration::from_secs(299));
+    assert_eq!(state.ask(margin), Ask::Wait);
+    assert_eq!(rotate(&mut state, margin), Cause::Expiring);
+}
+
+#[test]
+fn t15_a_401_that_no_rotation_cures_opens_a_quiet_period_that_doubles() {
+    let mut now = start();
+    let mut state = active(now);
+    let mut lengths = Vec::new();
+    for generation in 1..9 {
+        assert_eq!(state.reject(now, generation), Verdict::Wait);
+        assert_eq!(rotate(&mut state, now), Cause::Rejected);
+        for _ in 0..5 {
+            // Many replays of one generation are one failure.
+            state.replayed(now, generation + 1, false);
+        }
+        let begun = now;
+        while matches!(state.clone().reject(now, generation + 1), Verdict::Pass(_)) {
+            assert_eq!(state.next(now), Next::Sleep(None), "rotates nothing");
+            now = later(now, Duration::from_secs(1));
+        }
+        lengths.push((now.monotonic - begun.monotonic).as_secs());
+    }
+    assert_eq!(lengths, [30, 60, 120, 240, 480, 600, 600, 600]);
+}
+
+#[test]
+fn t15_an_accepted_replay_or_a_timed_rotation_ends_the_quiet_period() {
+    let now = start();
+    let quiet = || {
+        let mut state = active(now);
+        state.reject(now, 1);
+        rotate(&mut state, now);
+        state.replayed(now, 2, false);
+        assert!(matches!(state.reject(now, 2), Verdict::Pass(_)));
+        state
+    };
+    let mut state = quiet();
+    state.replayed(now, 2, true);
+    assert_eq!(state.reject(now, 2), Verdict::Wait);
+    let mut state = quiet();
+    let expired = later(now, HOUR);
+    let expired = Now {
+        monotonic: now.monotonic,
+        ..expired
+    };
+    assert_eq!(state.ask(expired), Ask::Wait);
+    assert_eq!(rotate(&mut state, expired), Cause::Expired);
+    assert_eq!(state.reject(expired, 3), Verdict::Wait);
+}
+
+#[test]
+fn t15_a_token_that_is_revoked_right_after_its_birth_heals() {
+    let now = start();
+    let mut state = active(now);
+    let expired = later(now, HOUR);
+    assert_eq!(state.ask(expired), Ask::Wait);
+    rotate(&mut state, expired);
+    // A request of generation 1 is replayed with 2, which has been revoked: the next rotation is made for it.
+    assert_eq!(state.reject(expired, 1), Verdict::Replay);
+    state.replayed(expired, 2, false);
+    assert_eq!(rotate(&mut state, expired), Cause::Rejected);
+}
+
+#[test]
+fn t17_without_a_pair_nobody_is_given_anything() {
+    let now = start();
+    let mut state = State::blocked(None, Trouble::LoginRequired("never".to_owned()));
+    assert!(matches!(state.ask(now), Ask::Fail { .. }));
+    assert!(matches!(state.reject(now, 0), Verdict::Pass(_)));
+    assert_eq!(state.next(now), Next::Sleep(None));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Ask,
+    Reject(u64),
+    Replayed(u64, bool),
+    Next,
+    Succeed { lifetime: u64 },
+    Refuse,
+    Fail { retry_after: Option<u64> },
+    Pass { wall: u64, monotonic: u64 },
+    Login,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => Just(Event::Ask),
+        4 => (0..3_u64).prop_map(Event::Reject),
+        2 => (0..2_u64, any::<bool>()).prop_map(|(age, accepted)| Event::Replayed(age, accepted)),
+        6 => Just(Event::Next),
+        4 => (0..7200_u64).prop_map(|lifetime| Event::Succeed { lifetime }),
+        1 => Just(Event::Refuse),
+        2 => proptest::option::of(0..100_u64).prop_map(|retry_after| Event::Fail { retry_after }),
+        4 => (0..4000_u64, 0..4000_u64).prop_map(|(wall, monotonic)| Event::Pass { wall, monotonic }),
+        1 => Just(Event::Login),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_sequence_of_events_breaks_an_invariant(events in proptest::collection::vec(event(), 0..80)) {
+        let mut now = start();
+        let mut state = active(now);
+        let mut running = false;
+        let mut refused = false;
+        let mut generation = 1_u64;
+        for event in events {
+            match event {
+                Event::Ask => {
+                    let answer = state.ask(now);
+                    let current = *state.pair().expect("there is one from the start");
+                    if answer == Ask::Use {
+                        prop_assert!(!refused, "T9: handed out after a refusal");
+                        prop_assert!(now.wall < current.expires_at, "T17: handed out dead");
+                    }
+                    if refused {
+                        let failed = matches!(answer, Ask::Fail { retry_after: None, .. });
+                        prop_assert!(failed, "T9: at once");
+                    }
+                    if answer == Ask::Wait {
+                        let under_way = running || matches!(state.clone().next(now), Next::Rotate(_));
+                        prop_assert!(under_way, "nobody waits for nothing");
+                    }
+                }
+                Event::Reject(age) => {
+                    let before = state.clone().next(now);
+                    let verdict = state.reject(now, generation.saturating_sub(age));
+                    if age > 0 {
+                        prop_assert_eq!(state.clone().next(now), before, "T1: an old generation rotates nothing");
+                    }
+                    if verdict == Verdict::Replay {
+                        prop_assert!(age > 0, "T1: never with the token that was rejected");
+                    }
+                }
+                Event::Replayed(age, accepted) => {
+                    state.replayed(now, generation.saturating_sub(age), accepted);
+                }
+                Event::Next => {
+                    if let Next::Rotate(_) = state.next(now) {
+                        prop_assert!(!running, "T2: two rotations at once");
+                        prop_assert!(!refused, "T9: a refused generation was posted again");
+                        running = true;
+                    }
+                }
+                Event::Succeed { lifetime } if running => {
+                    generation += 1;
+                    let renewed = pair(generation, now, Duration::from_secs(lifetime));
+                    state.finished(now, Outcome::Renewed(renewed), 0.5);
+                    running = false;
+                }
+                Event::Refuse if running => {
+                    state.finished(now, Outcome::Refused(Trouble::LoginRequired("gone".to_owned())), 0.5);
+                    (running, refused) = (false, true);
+                }
+                Event::Fail { retry_after } if running => {
+                    let trouble = Trouble::TokenUnavailable("down".to_owned());
+                    let retry_after = retry_after.map(Duration::from_secs);
+                    state.finished(now, Outcome::Failed { trouble, retry_after }, 0.5);
+                    prop_assert!(matches!(state.clone().next(now), Next::Sleep(Some(_))), "T10: it stays wanted");
+                    running = false;
+                }
+                Event::Pass { wall, monotonic } => {
+                    now.wall += Duration::from_secs(wall);
+                    now.monotonic += Duration::from_secs(monotonic);
+                }
+                Event::Login if !running => {
+                    generation += 1;
+                    state.renew(pair(generation, now, HOUR));
+                    refused = false;
+                }
+                _ => {}
+            }
+            let current = state.pair().expect("there is one from the start").generation;
+            prop_assert_eq!(current, generation, "a generation never goes back");
+        }
+    }
+
+    #[test]
+    fn t15_a_storm_of_401s_rotates_a_bounded_number_of_times(
+        gaps in proptest::collection::vec(0..5000_u64, 1..400)
+    ) {
+        let mut now = start();
+        let begun = now.monotonic;
+        let mut state = State::active(pair(1, now, HOUR * 10_000));
+        let mut rotations = 0_u64;
+        for gap in gaps {
+            now = later(now, Duration::from_millis(gap));
+            let generation = state.pair().expect("a pair").generation;
+            if state.reject(now, generation) == Verdict::Wait {
+                let Next::Rotate(_) = state.next(now) else { panic!("nobody waits for nothing") };
+                rotations += 1;
+                state.finished(now, Outcome::Renewed(pair(generation + 1, now, HOUR * 10_000)), 0.5);
+                state.replayed(now, generation + 1, false);
+            }
+        }
+        let seconds = (now.monotonic - begun).as_secs();
+        prop_assert!(rotations <= 1 + seconds / 30, "{rotations} in {seconds} s");
+    }
+}
