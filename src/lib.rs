@@ -45,7 +45,7 @@
 //! let config = Config::parse(r#"listen = ["127.0.0.1:0"]"#, None, &environment, Need::Everything)?;
 //! let server = Server::bind(&config)?;
 //! let address = server.addresses()[0];
-//! let running = server.start(&config)?;
+//! let running = server.start()?;
 //! println!("http://{address}");
 //! running.shutdown();
 //! # Ok(())

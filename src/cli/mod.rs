@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Need, ProcessEnvironment};
-use crate::server::{Running, StartError};
+use crate::server::{Server, StartError};
 use crate::telemetry;
 use crate::token::refresher::OpenError;
 use crate::token::store::StoreError;
@@ -158,13 +158,19 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Serves until a signal, then ends in order; a second signal ends at once.
-fn serve_until_signal(running: Running) -> Result<(), Failure> {
+/// Serves until a signal, then ends in order; a second signal ends at once. Everything that scripts wait for is
+/// announced by `announce` when signals are already heeded and before work is accepted.
+fn serve(
+    server: Server,
+    announce: impl FnOnce(&[SocketAddr]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let died = runtime.block_on(async {
+    runtime.block_on(async {
         let mut signals = Signals::new()?;
+        announce(server.addresses())?;
+        let running = server.start()?;
         let died = tokio::select! {
             name = signals.next() => {
                 tracing::info!("{name}: finishing what is under way; once more to stop at once");
@@ -173,21 +179,19 @@ fn serve_until_signal(running: Running) -> Result<(), Failure> {
             () = running.died() => true,
         };
         let ended = tokio::task::spawn_blocking(move || running.shutdown());
-        tokio::select! {
-            orderly = ended => Ok::<_, std::io::Error>(died || !orderly.unwrap_or(false)),
+        let orderly = tokio::select! {
+            orderly = ended => orderly.unwrap_or(false),
             name = signals.next() => {
                 tracing::warn!("{name} again: stopping at once");
                 std::process::exit(1);
             }
+        };
+        if died || !orderly {
+            let message = "a part of the server ended by itself, which is a defect; see the log";
+            return Err(anyhow::anyhow!(message).into());
         }
-    })?;
-    if died {
-        return Err(anyhow::anyhow!(
-            "a part of the server ended by itself, which is a defect; see the log"
-        )
-        .into());
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// SIGINT and SIGTERM.

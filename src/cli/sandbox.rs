@@ -9,10 +9,9 @@ use anyhow::Context;
 use clap::Args;
 use http::StatusCode;
 
-use super::{Failure, announce, print, serve_until_signal, start_logging};
+use super::{Failure, announce, print, serve, start_logging};
 use crate::config::{Config, Need};
 use crate::sandbox::{Behaviour, CLIENT_ID, CLIENT_SECRET, Pair, Sandbox, TokenFailure};
-use crate::secret::Secret;
 use crate::server::Server;
 use crate::token::record::Record;
 use crate::token::store::Store;
@@ -108,15 +107,15 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
     let mut config = configure(&sandbox, directory.path())?;
     config.listen = options.listen;
     config.log.requests = options.verbose;
-    Store::new(config.credential.store.clone()).write(&record(sandbox.approve()))?;
+    Store::new(config.credential.store.clone()).write(&record(&sandbox.approve())?)?;
     start_logging(&config);
-    let server = Server::bind(&config)?;
-    for address in server.addresses() {
-        announce("proxy", *address);
-    }
-    announce("sandbox", sandbox.address());
-    print(&examples(server.addresses()[0]))?;
-    serve_until_signal(server.start(&config)?)
+    serve(Server::bind(&config)?, |addresses| {
+        addresses
+            .iter()
+            .for_each(|address| announce("proxy", *address));
+        announce("sandbox", sandbox.address());
+        print(&examples(addresses[0]))
+    })
 }
 
 fn configure(sandbox: &Sandbox, directory: &std::path::Path) -> Result<Config, Failure> {
@@ -136,14 +135,13 @@ fn configure(sandbox: &Sandbox, directory: &std::path::Path) -> Result<Config, F
 }
 
 /// The pair that a login would have stored.
-fn record(pair: Pair) -> Record {
-    let now = SystemTime::now();
-    let mut record = Record::from_refresh_token(Secret::from(pair.refresh_token), now);
-    record.generation = Some(1);
-    record.access_token = Secret::from(pair.access_token);
-    record.expires_at = now + Duration::from_secs(pair.expires_in);
-    record.scopes = pair.scopes;
-    record
+fn record(pair: &Pair) -> Result<Record, Failure> {
+    let record = Record::from_json(&serde_json::to_vec(pair)?)?;
+    Ok(Record {
+        generation: Some(1),
+        issued_at: SystemTime::now(),
+        ..record
+    })
 }
 
 fn examples(proxy: SocketAddr) -> String {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::{ConfigOption, Failure, announce, load, serve_until_signal, start_logging};
+use super::{ConfigOption, Failure, announce, load, serve, start_logging};
 use crate::config::Need;
 use crate::server::Server;
 
@@ -25,9 +25,10 @@ pub(super) fn run(config: &ConfigOption, options: Options) -> Result<(), Failure
     }
     config.log.requests |= options.verbose;
     start_logging(&config);
-    let server = Server::bind(&config)?;
-    for address in server.addresses() {
-        announce("proxy", *address);
-    }
-    serve_until_signal(server.start(&config)?)
+    serve(Server::bind(&config)?, |addresses| {
+        addresses
+            .iter()
+            .for_each(|address| announce("proxy", *address));
+        Ok(())
+    })
 }

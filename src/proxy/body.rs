@@ -251,6 +251,8 @@ pub struct ResponseBody {
     /// How long upstream may be silent.
     bound: Duration,
     silence: Option<Pin<Box<Sleep>>>,
+    /// To be told at the next poll.
+    error: Option<BodyError>,
     /// Written down when this is dropped.
     exchange: Option<Box<Exchange>>,
     /// Tells the connection's idle timer when this is over.
@@ -325,6 +327,7 @@ impl ResponseBody {
             rest: None,
             bound: Duration::ZERO,
             silence: None,
+            error: None,
             exchange: None,
             busy: None,
         }
@@ -337,6 +340,7 @@ impl ResponseBody {
             rest: Some(rest),
             bound,
             silence: None,
+            error: None,
             exchange: None,
             busy: None,
         }
@@ -377,6 +381,9 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = match self.kept.pop_front() {
             Some(frame) => Some(frame),
             None => ready!(self.poll_rest(cx)),
@@ -384,11 +391,22 @@ impl Body for ResponseBody {
         if let Some(exchange) = &mut self.exchange {
             exchange.count(&frame);
         }
-        Poll::Ready(frame)
+        match frame {
+            Some(Err(error)) => {
+                // hyper gives a connection up at once when it is told. What came before is to reach the client first,
+                // so hyper is left a moment to send it.
+                self.error = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.kept.is_empty() && self.rest.as_ref().is_none_or(UpstreamBody::is_end_stream)
+        self.error.is_none()
+            && self.kept.is_empty()
+            && self.rest.as_ref().is_none_or(UpstreamBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,4 +1,4 @@
-//! The request path. [`Proxy::forward`] reads as the list of its steps; each is a module of its own.
+//! The request path. `Proxy::forward` reads as the list of its steps; each is a module of its own.
 //!
 //! 1. accept: [`server`](crate::server) hands a request over;
 //! 2. [`guard`]: may this client use the proxy?
@@ -6,7 +6,7 @@
 //! 4. [`head`]: what is about one connection goes, what upstream needs comes;
 //! 5. bearer: the current token, from [`token`](crate::token);
 //! 6. [`upstream`]: send it, while [`body`] records what passes;
-//! 7. judge: a 401 that a newer token can cure is answered by sending the request once more, in [`cure`];
+//! 7. judge: a 401 that a newer token can cure is answered by sending the request once more, in `cure`;
 //! 8. [`rewrite`]: references to upstream lead back here;
 //! 9. stream the content, and write the [`exchange`] down.
 

@@ -176,9 +176,10 @@ impl From<NoToken> for Refusal {
 
 impl From<SendError> for Refusal {
     fn from(error: SendError) -> Self {
-        let (status, code) = match error.is_timeout() {
-            true => (StatusCode::GATEWAY_TIMEOUT, "upstreamTimeout"),
-            false => (StatusCode::BAD_GATEWAY, "upstreamUnreachable"),
+        let (status, code) = match error {
+            SendError::RequestBody(_) => (StatusCode::BAD_REQUEST, "badRequest"),
+            _ if error.is_timeout() => (StatusCode::GATEWAY_TIMEOUT, "upstreamTimeout"),
+            _ => (StatusCode::BAD_GATEWAY, "upstreamUnreachable"),
         };
         Self::new(status, code, error.proxy_error(), error.to_string())
     }

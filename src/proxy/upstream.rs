@@ -91,6 +91,9 @@ pub enum SendError {
         /// What hyper said.
         source: hyper::Error,
     },
+    /// The client's part of the request broke off, or is not what its framing says.
+    #[error("the request body ended before its time or is not framed as HTTP/1.1 asks")]
+    RequestBody(#[source] hyper::Error),
     /// The answer is not HTTP.
     #[error("upstream's answer is not HTTP/1.1: {0}")]
     Garbage(hyper::Error),
@@ -118,6 +121,7 @@ impl SendError {
             Self::ResponseTimeout(_) => "http_response_timeout",
             Self::RequestTimeout(_) => "connection_write_timeout",
             Self::Ended { .. } => "connection_terminated",
+            Self::RequestBody(_) => "http_request_error",
             Self::Garbage(_) => "http_protocol_error",
         }
     }
@@ -378,9 +382,13 @@ impl Unanswered {
     fn new(mut error: hyper::client::conn::TrySendError<Request<Outgoing>>, reused: bool) -> Self {
         let unsent = error.take_message().map(Box::new);
         let source = error.into_error();
-        let error = match source.is_parse() {
-            true => SendError::Garbage(source),
-            false => SendError::Ended { reused, source },
+        let error = if source.is_parse() {
+            SendError::Garbage(source)
+        } else if source.is_user() {
+            // Of what hyper calls its user's, only the body can fail here.
+            SendError::RequestBody(source)
+        } else {
+            SendError::Ended { reused, source }
         };
         Self { error, unsent }
     }

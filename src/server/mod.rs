@@ -23,11 +23,14 @@ use crate::token::refresher::{OpenError, Refresher};
 use connection::Bounds;
 use worker::Worker;
 
-/// Addresses that are taken and not yet served.
+/// Addresses that are taken and a grant that was read: all that can fail at the start has not.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    config: Config,
+    settings: Settings,
+    refresher: Refresher,
 }
 
 /// A server at work. Dropped without [`Running::shutdown`], it is told to stop and not waited for.
@@ -81,11 +84,12 @@ fn bind_hint(error: &io::Error) -> &'static str {
 }
 
 impl Server {
-    /// Takes the configured addresses.
+    /// Takes the configured addresses, reads the store and prepares to reach upstream. Clients that connect from now
+    /// on wait until [`Server::start`].
     ///
     /// # Errors
     ///
-    /// When one cannot be had, or would let strangers in (rule S1).
+    /// When an address cannot be had or would let strangers in (rule S1), or the store is unusable.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let exposed = config
             .listen
@@ -94,10 +98,7 @@ impl Server {
         if let Some(address) = exposed.filter(|_| !config.guard.allow_unauthenticated) {
             return Err(StartError::Exposed(*address));
         }
-        let mut server = Self {
-            listeners: Vec::new(),
-            addresses: Vec::new(),
-        };
+        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for address in &config.listen {
             let failed = |source| StartError::Bind {
                 address: *address,
@@ -105,12 +106,19 @@ impl Server {
             };
             let listener = TcpListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
-            server
-                .addresses
-                .push(listener.local_addr().map_err(failed)?);
-            server.listeners.push(listener);
+            addresses.push(listener.local_addr().map_err(failed)?);
+            listeners.push(listener);
         }
-        Ok(server)
+        let clock = Arc::new(SystemClock);
+        let (grant, refresher) = Refresher::open(&config.credential, config.timeouts.token, clock)?;
+        let settings = Settings::new(config, grant)?;
+        Ok(Self {
+            listeners,
+            addresses,
+            config: config.clone(),
+            settings,
+            refresher,
+        })
     }
 
     /// The addresses that were taken, with real ports.
@@ -118,20 +126,21 @@ impl Server {
         &self.addresses
     }
 
-    /// Opens the store and begins to serve.
+    /// Begins to serve.
     ///
     /// # Errors
     ///
-    /// When the store is unusable, upstream cannot be prepared, or the system refuses a thread.
-    pub fn start(self, config: &Config) -> Result<Running, StartError> {
-        let (grant, refresher) = Refresher::open(
-            &config.credential,
-            config.timeouts.token,
-            Arc::new(SystemClock),
-        )?;
-        let settings = Settings::new(config, grant)?;
+    /// When the system refuses a thread or what a thread needs.
+    pub fn start(self) -> Result<Running, StartError> {
+        let Self {
+            listeners,
+            config,
+            settings,
+            refresher,
+            ..
+        } = self;
         let (stop, stop_background, died) = Default::default();
-        let background = start_background(refresher, config, &stop_background, &died)?;
+        let background = start_background(refresher, &config, &stop_background, &died)?;
         let mut running = Running {
             workers: Vec::new(),
             background,
@@ -139,20 +148,20 @@ impl Server {
             stop_background,
             died,
         };
+        let bounds = Bounds {
+            first_request: config.timeouts.first_request,
+            idle: config.timeouts.idle,
+        };
         for index in 0..config.workers {
+            let listeners = listeners
+                .iter()
+                .map(TcpListener::try_clone)
+                .collect::<Result<_, _>>();
             let worker = Worker {
-                listeners: self
-                    .listeners
-                    .iter()
-                    .map(TcpListener::try_clone)
-                    .collect::<Result<_, _>>()
-                    .map_err(StartError::Worker)?,
+                listeners: listeners.map_err(StartError::Worker)?,
                 settings: settings.clone(),
                 guard: config.guard.clone(),
-                bounds: Bounds {
-                    first_request: config.timeouts.first_request,
-                    idle: config.timeouts.idle,
-                },
+                bounds,
                 drain: config.timeouts.drain,
                 stop: running.stop.child_token(),
             };

@@ -1,6 +1,6 @@
 //! The one task that rotates the grant (rules T2 to T10).
 //!
-//! It waits until the [state](super::state) says so, then: lock, read the store again, write the intent, ask the token
+//! It waits until the [state] says so, then: lock, read the store again, write the intent, ask the token
 //! endpoint once, store the answer, publish it. Nothing cancels it between the first and the last of these steps: it
 //! is told to stop only between rotations, and the program waits for it.
 
@@ -45,6 +45,8 @@ pub struct Refresher {
     clock: Arc<dyn Clock>,
     /// The pair that is the authority; `None` before the first login.
     record: Option<Record>,
+    /// The generation that was last taken over from another process.
+    adopted: Option<u64>,
     /// A pair that is newer than the store, with the lock that keeps others from using the store's old one (T7).
     unsaved: Option<Lock>,
 }
@@ -118,6 +120,7 @@ impl Refresher {
             margin,
             clock,
             record,
+            adopted: None,
             unsaved: None,
         };
         Ok((grant, refresher))
@@ -197,10 +200,16 @@ impl Refresher {
         let started = Instant::now();
         let (outcome, bearer) = self.attempt(cause).await;
         let milliseconds = started.elapsed().as_millis() as u64;
+        self.grant.publish(bearer, |state, now| {
+            state.finished(now, outcome.clone(), fastrand::f64())
+        });
         let name = &self.name;
-        match &outcome {
-            Outcome::Renewed(pair) => {
-                tracing::info!(credential = name, generation = pair.generation, %cause, milliseconds, "token rotated");
+        match outcome {
+            Outcome::Renewed(Pair { generation, .. }) if self.adopted == Some(generation) => {
+                self.log_adopted()
+            }
+            Outcome::Renewed(Pair { generation, .. }) => {
+                tracing::info!(credential = name, generation, %cause, milliseconds, "token rotated");
             }
             Outcome::Refused(trouble) => {
                 tracing::error!(credential = name, %cause, milliseconds, "login needed: {trouble}");
@@ -209,9 +218,14 @@ impl Refresher {
                 tracing::warn!(credential = name, %cause, milliseconds, "token not rotated, trying again soon: {trouble}");
             }
         }
-        self.grant.publish(bearer, |state, now| {
-            state.finished(now, outcome, fastrand::f64())
-        });
+    }
+
+    fn log_adopted(&self) {
+        tracing::info!(
+            credential = self.name,
+            generation = self.adopted,
+            "took over a newer token from the store"
+        );
     }
 
     /// One rotation, from the lock to the store.
@@ -318,11 +332,7 @@ impl Refresher {
             return Ok(None);
         };
         let (pair, bearer) = pair_and_bearer(&record, self.margin);
-        tracing::info!(
-            credential = self.name,
-            generation = pair.generation,
-            "took over a newer token from the store"
-        );
+        self.adopted = Some(pair.generation);
         self.record = Some(record);
         Ok(Some((Outcome::Renewed(pair), Published::New(bearer))))
     }
@@ -389,6 +399,7 @@ impl Refresher {
         }
         if let Ok(Some((Outcome::Renewed(pair), bearer))) = self.adopt_newer() {
             self.grant.publish(bearer, |state, _| state.renew(pair));
+            self.log_adopted();
         }
     }
 
@@ -615,4 +626,91 @@ fn wall_clock_jump(before: crate::clock::Now, now: crate::clock::Now) -> Option<
             .duration_since(expected)
             .unwrap_or_else(|earlier| earlier.duration()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+
+    #[test]
+    fn t12_a_clock_that_was_set_is_noticed() {
+        let before = Now {
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000),
+            monotonic: Instant::now(),
+        };
+        let minute = Duration::from_secs(60);
+        let now = |wall: SystemTime| Now {
+            wall,
+            monotonic: before.monotonic + minute,
+        };
+        assert_eq!(
+            wall_clock_jump(before, now(before.wall + minute)),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(
+            wall_clock_jump(before, now(before.wall + minute * 3)),
+            Some(minute * 2),
+            "it slept"
+        );
+        assert_eq!(
+            wall_clock_jump(before, now(before.wall - minute)),
+            Some(minute * 2),
+            "it was set back"
+        );
+    }
+
+    fn record(generation: Option<u64>, refresh_token: &str) -> Record {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+        Record {
+            generation,
+            ..Record::from_refresh_token(Secret::from(refresh_token), now)
+        }
+    }
+
+    #[test]
+    fn t02_t07_only_a_newer_record_is_taken_over() {
+        let taken = |memory: &Record, stored: Record| {
+            newer(Some(memory), Some(stored)).and_then(|record| record.generation)
+        };
+        let ours = record(Some(5), "five");
+        assert_eq!(taken(&ours, record(Some(6), "six")), Some(6));
+        assert_eq!(taken(&ours, record(Some(5), "five")), None, "the same");
+        assert_eq!(
+            taken(&ours, record(Some(4), "four")),
+            None,
+            "a restored backup"
+        );
+        assert_eq!(
+            taken(&ours, record(None, "five")),
+            None,
+            "the same, as the example script writes it"
+        );
+        assert_eq!(
+            taken(&ours, record(None, "other")),
+            Some(6),
+            "the example script refreshed"
+        );
+        let refusal = Refusal {
+            code: "invalid_grant".to_owned(),
+            message: String::new(),
+            at: SystemTime::UNIX_EPOCH,
+            client: String::new(),
+        };
+        let refused = Record {
+            refusal: Some(refusal),
+            ..record(Some(5), "five")
+        };
+        assert_eq!(
+            taken(&refused, record(Some(1), "new")),
+            Some(6),
+            "a login after the file was moved away"
+        );
+        assert_eq!(taken(&refused, record(Some(5), "five")), None);
+        assert!(newer(None, None).is_none());
+        assert_eq!(
+            newer(None, Some(record(None, "r"))).and_then(|record| record.generation),
+            Some(1)
+        );
+    }
 }

@@ -1,1 +1,118 @@
+//! `proxy.toml` in the repository is the reference: it loads, names every key, and names no other.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use lucid_proxy::config::{Config, Need};
+use lucid_proxy::token::record::Record;
+use proptest::prelude::*;
+
+const REFERENCE: &str = include_str!("../../proxy.toml");
+
+fn environment() -> BTreeMap<String, String> {
+    let variables = [
+        "LUCID_CLIENT_ID",
+        "LUCID_CLIENT_SECRET",
+        "LUCID_REFRESH_TOKEN",
+    ];
+    variables
+        .into_iter()
+        .map(|name| (name.to_owned(), "value".to_owned()))
+        .collect()
+}
+
+/// The reference with every key that stands in a comment switched on. Prose has a space behind the `#`, keys have none.
+fn switched_on() -> String {
+    REFERENCE
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#')
+                .filter(|rest| rest.contains(" = ") && !rest.starts_with(' '))
+                .unwrap_or(line)
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn keys(text: &str) -> BTreeSet<String> {
+    let mut table = String::new();
+    let mut keys = BTreeSet::new();
+    for line in text.lines() {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
+        {
+            table = format!("{name}.");
+        } else if let Some((key, _)) = line
+            .split_once(" = ")
+            .filter(|_| !line.starts_with(['#', ' ']))
+        {
+            keys.insert(format!("{table}{key}"));
+        }
+    }
+    keys
+}
+
+proptest! {
+    #[test]
+    fn s08_no_bytes_from_outside_make_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        words in proptest::collection::vec(prop_oneof![
+            Just("version"), Just("refresh_token"), Just("expires_at"), Just("generation"), Just("\""), Just(":"),
+            Just(","), Just("{"), Just("}"), Just("9999999999999999999"), Just("-1"), Just("null"), Just("[upstream]\n"),
+            Just("url = "), Just("'http://[::1'"), Just("listen = ["), Just("]"), Just("1979-05-27"), Just("\n"),
+        ], 0..30),
+    ) {
+        let text = words.concat();
+        for content in [&bytes[..], text.as_bytes()] {
+            let _ = Record::from_json(content);
+            let _ = Config::parse(&String::from_utf8_lossy(content), None, &environment(), Need::Everything);
+        }
+    }
+}
+
+#[test]
+fn the_reference_loads_as_it_stands_and_says_what_the_defaults_are() {
+    let reference =
+        Config::parse(REFERENCE, None, &environment(), Need::Everything).expect("it is accepted");
+    let defaults =
+        Config::parse("", None, &environment(), Need::Everything).expect("it is accepted");
+    assert_eq!(format!("{reference:?}"), format!("{defaults:?}"));
+}
+
+#[test]
+fn the_reference_names_the_keys_of_the_code_and_no_other() {
+    let documented = keys(&switched_on());
+    let known: BTreeSet<_> = Config::keys().into_iter().collect();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn every_default_that_the_reference_gives_in_a_comment_is_the_real_one() {
+    let alternatives = [
+        "client_secret",
+        "client_secret_file",
+        "client_id",
+        "client_id_file",
+        "refresh_token",
+        "refresh_token_file",
+    ];
+    let text: String = switched_on()
+        .lines()
+        .filter(|line| {
+            !alternatives
+                .iter()
+                .any(|key| line.starts_with(&format!("{key} = ")))
+        })
+        .filter(|line| {
+            !line.starts_with("public_url")
+                && !line.starts_with("workers")
+                && !line.starts_with("allow_")
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let switched_on =
+        Config::parse(&text, None, &environment(), Need::Everything).expect("it is accepted");
+    let defaults =
+        Config::parse("", None, &environment(), Need::Everything).expect("it is accepted");
+    assert_eq!(format!("{switched_on:?}"), format!("{defaults:?}"));
+}

@@ -1,1 +1,104 @@
+//! The documents say what is there.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
+const README: &str = include_str!("../../README.md");
+
+fn test_names(directory: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            test_names(&path, names);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).expect("a source file");
+            let functions = source
+                .split("fn ")
+                .skip(1)
+                .filter_map(|rest| rest.split('(').next());
+            names.extend(functions.map(str::to_owned));
+        }
+    }
+}
+
+/// The words in backquotes that look like the name of a test of a rule.
+fn cited() -> Vec<&'static str> {
+    let words = GUARANTEES.split('`').skip(1).step_by(2);
+    let is_rule = |word: &&str| {
+        let (rule, rest) = word.split_at_checked(3).unwrap_or(("", ""));
+        rule.starts_with(['t', 'f', 's'])
+            && rule[1..].bytes().all(|byte| byte.is_ascii_digit())
+            && rest.starts_with('_')
+    };
+    words.filter(is_rule).collect()
+}
+
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let mut names = BTreeSet::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    test_names(&root.join("src"), &mut names);
+    test_names(&root.join("tests"), &mut names);
+    let cited = cited();
+    assert!(cited.len() > 30, "the page was read: {cited:?}");
+    let missing: Vec<_> = cited
+        .iter()
+        .filter(|name| !names.contains(**name))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn every_promise_names_a_test_or_says_that_it_is_not_kept_yet() {
+    for line in GUARANTEES.lines().filter(|line| line.starts_with("| ")) {
+        let number = line
+            .trim_start_matches("| ")
+            .split(' ')
+            .next()
+            .unwrap_or_default();
+        let is_promise = number.len() > 1 && number[1..].bytes().all(|byte| byte.is_ascii_digit());
+        if is_promise {
+            assert!(line.contains('`') || line.contains("not yet"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_begins_with_the_two_commands_for_a_fresh_machine() {
+    let block = README.split("```").nth(1).expect("a block of code");
+    let commands: Vec<_> = block
+        .lines()
+        .skip(1)
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    assert_eq!(commands, ["cargo run --release -- sandbox", "tests/run"]);
+}
+
+#[test]
+fn the_readme_names_every_error_code_that_the_proxy_answers_with() {
+    let source =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy/reply.rs"))
+            .expect("a file");
+    let codes: BTreeSet<_> = [
+        "hostNotAllowed",
+        "originNotAllowed",
+        "policyDenied",
+        "badRequest",
+        "loopDetected",
+        "loginRequired",
+        "tokenUnavailable",
+        "storeUnwritable",
+        "upstreamUnreachable",
+        "upstreamTimeout",
+    ]
+    .into();
+    for code in codes {
+        assert!(source.contains(&format!("\"{code}\"")), "{code} is gone");
+        assert!(
+            README.contains(&format!("`{code}`")),
+            "{code} is not explained"
+        );
+    }
+}

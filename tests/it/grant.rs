@@ -511,6 +511,30 @@ fn t10_a_slow_token_endpoint_is_waited_for() {
 }
 
 #[test]
+fn t11_a_lost_rotation_is_called_by_its_name() {
+    for failure in [TokenFailure::CutAfter, TokenFailure::HalfBodyAfter] {
+        let world = expired_behaving(failing([failure.clone()]));
+        let serving = world.serve();
+        assert_eq!(
+            serving.get(PROFILE).code(),
+            "tokenUnavailable",
+            "{failure:?}"
+        );
+        let begun = world.stored()["intent"]["at"].as_str().expect("a time")[..19].to_owned();
+        serving.wait_for_log("login needed");
+        let response = serving.get(PROFILE);
+        assert_eq!(response.code(), "loginRequired", "{failure:?}");
+        let expected = format!("a rotation begun at {begun}Z never got its answer");
+        assert!(
+            response.text().contains(&expected),
+            "{expected}: {}",
+            response.text()
+        );
+        assert_eq!(world.sandbox.counts().token_posts, 2, "{failure:?}");
+    }
+}
+
+#[test]
 fn t13_while_a_rotation_is_under_way_new_requests_wait_within_their_own_bound() {
     let mut world = expired();
     world.tables = "[timeouts]\ntoken = \"300ms\"\n".to_owned();

@@ -10,3 +10,4 @@ mod forwarding;
 mod grant;
 mod replay;
 mod serving;
+mod tls;

@@ -1,1 +1,289 @@
+//! Start, limits and end of the program, as its user sees them.
 
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lucid_proxy::sandbox::Behaviour;
+use rustix::process::Signal;
+
+use crate::world::raw_upstream::RawUpstream;
+use crate::world::{SOON, Serving, World, errors};
+
+#[test]
+fn every_bound_address_is_printed_before_work_is_accepted() {
+    let mut world = World::logged_in();
+    world.top = "listen = [\"127.0.0.1:0\", \"[::1]:0\"]".to_owned();
+    world.configure();
+    let mut serving = Serving::start(world.command(&["serve"]));
+    let line = serving.line();
+    let second = line
+        .strip_prefix("proxy http://")
+        .and_then(|rest| rest.trim().parse().ok());
+    let second: std::net::SocketAddr = second.unwrap_or_else(|| panic!("{line:?}"));
+    assert!(second.is_ipv6());
+    assert_eq!(crate::world::get(second, "/users").status, 200);
+    assert_eq!(serving.get("/users").status, 200);
+}
+
+#[test]
+fn serve_is_the_default_command() {
+    let mut world = World::logged_in();
+    world.top = "listen = [\"127.0.0.1:0\"]".to_owned();
+    world.configure();
+    assert_eq!(Serving::start(world.command(&[])).get("/users").status, 200);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_way_out() {
+    let world = World::logged_in();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let output = world.run(&["serve", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = errors(&output);
+    assert!(
+        errors.contains(&address) && errors.contains("--listen"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn s01_an_address_that_others_can_reach_needs_a_word_of_consent() {
+    let mut world = World::logged_in();
+    let output = world.run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        errors(&output).contains("allow_unauthenticated = true"),
+        "{}",
+        errors(&output)
+    );
+    world.tables = "[guard]\nallow_unauthenticated = true\n".to_owned();
+    world.configure();
+    let serving = Serving::start(world.command(&["serve", "--listen", "0.0.0.0:0"]));
+    assert!(serving.address.ip().is_unspecified());
+}
+
+#[test]
+fn sigterm_lets_a_request_under_way_end_and_takes_no_new_connection() {
+    let world = World::logged_in();
+    world
+        .sandbox
+        .change(|behaviour: &mut Behaviour| behaviour.hold_under = Some("/users/me".to_owned()));
+    let mut serving = world.serve();
+    let mut client = serving.connect();
+    client.request("GET /users/me/profile", &[], b"");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.in_flight == 1);
+    let mut idle = serving.connect();
+    assert_eq!(idle.ask("GET /users", &[], b"").status, 200);
+    serving.signal(Signal::TERM);
+    serving.wait_for_log("finishing what is under way");
+    assert!(idle.is_closed(), "an idle connection ends at once");
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_under = None);
+    let response = client.response();
+    assert_eq!(response.status, 200);
+    assert!(client.is_closed());
+    assert!(serving.wait().success());
+}
+
+#[test]
+fn what_outlasts_the_drain_is_cut() {
+    let mut world = World::logged_in();
+    world.tables = "[timeouts]\ndrain = \"200ms\"\n".to_owned();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_under = Some("/".to_owned()));
+    let mut serving = world.serve();
+    let mut client = serving.connect();
+    client.request("GET /users", &[], b"");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.in_flight == 1);
+    serving.signal(Signal::INT);
+    assert!(serving.wait().success());
+    assert!(client.is_closed());
+    assert!(
+        serving.log().contains("timeouts.drain"),
+        "{}",
+        serving.log()
+    );
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let world = World::logged_in();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_under = Some("/".to_owned()));
+    let mut serving = world.serve();
+    let mut client = serving.connect();
+    client.request("GET /users", &[], b"");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.in_flight == 1);
+    serving.signal(Signal::INT);
+    serving.wait_for_log("once more to stop at once");
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.wait().code(), Some(1));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn running_out_of_descriptors_ends_no_worker() {
+    let mut world = World::logged_in();
+    world.top = "workers = 2".to_owned();
+    world.configure();
+    let program = world.command(&[]);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 80; exec \"$0\" serve --listen 127.0.0.1:0"])
+        .arg(program.get_program())
+        .env_clear()
+        .envs(
+            program
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(world.directory.path())
+        .stdin(Stdio::null());
+    let serving = Serving::start(command);
+    let crowd: Vec<_> = (0..120).map(|_| serving.connect()).collect();
+    serving.wait_for_log("cannot accept connections for now");
+    drop(crowd);
+    for _ in 0..10 {
+        assert_eq!(serving.get("/users").status, 200, "{}", serving.log());
+    }
+}
+
+#[test]
+fn a_silent_client_is_let_go() {
+    let mut world = World::logged_in();
+    world.tables = "[timeouts]\nfirst_request = \"200ms\"\nidle = \"300ms\"\n".to_owned();
+    let serving = world.serve();
+    assert!(serving.connect().is_closed(), "before its first request");
+    let mut half = serving.connect();
+    half.send(b"GET /users HTTP/1.1\r\nHost:");
+    assert!(half.is_closed(), "in the middle of its first request");
+    let mut used = serving.connect();
+    for _ in 0..2 {
+        assert_eq!(used.ask("GET /users", &[], b"").status, 200);
+    }
+    assert!(used.is_closed(), "after its last");
+}
+
+#[test]
+fn a_long_exchange_is_not_idle() {
+    let mut world = World::logged_in();
+    world.tables = "[timeouts]\nfirst_request = \"200ms\"\nidle = \"200ms\"\n".to_owned();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.api_delay = Duration::from_millis(900));
+    let serving = world.serve();
+    let begun = Instant::now();
+    let mut client = serving.connect();
+    assert_eq!(client.ask("GET /users", &[], b"").status, 200);
+    assert!(
+        begun.elapsed() >= Duration::from_millis(900),
+        "several times the bound"
+    );
+}
+
+#[test]
+fn unused_connections_to_upstream_are_closed() {
+    let upstream = RawUpstream::start();
+    let mut world = World::logged_in();
+    world.upstream = upstream.origin();
+    world.upstream_keys = "idle_timeout = \"200ms\"".to_owned();
+    let serving = world.serve();
+    let mut client = serving.connect();
+    client.request("GET /x", &[], b"");
+    let mut connection = upstream.accept();
+    connection.request();
+    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    assert!(connection.is_closed());
+}
+
+#[test]
+fn the_sandbox_command_prints_its_addresses_and_commands_that_work() {
+    let world = World::new();
+    let state = world.directory.path().join("tmp");
+    std::fs::create_dir(&state).expect("a directory");
+    let mut command = world.command(&[
+        "sandbox",
+        "--listen",
+        "127.0.0.1:0",
+        "--token-lifetime",
+        "1s",
+    ]);
+    command.env("TMPDIR", &state);
+    let mut serving = Serving::start(command);
+    assert!(serving.line().starts_with("sandbox http://127.0.0.1:"));
+    let lines: Vec<_> = std::iter::repeat_with(|| serving.line()).take(5).collect();
+    let curls: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.trim().strip_prefix("curl"))
+        .collect();
+    assert_eq!(curls.len(), 3, "{lines:?}");
+    for curl in curls {
+        let mut shell = Command::new("sh");
+        let output = shell
+            .args(["-c", &format!("curl -sS --fail {curl}")])
+            .output()
+            .expect("sh");
+        if errors(&output).contains("not found") {
+            eprintln!("skipped: curl is missing");
+            continue;
+        }
+        assert!(output.status.success(), "{curl}: {}", errors(&output));
+    }
+    let log = serving.stop();
+    assert!(log.contains("grant ready"), "{log}");
+    let left: Vec<_> = std::fs::read_dir(&state).expect("a directory").collect();
+    assert!(left.is_empty(), "it cleans up: {left:?}");
+}
+
+#[test]
+fn the_sandbox_command_fails_refreshes_as_it_is_told() {
+    let world = World::new();
+    let arguments = [
+        "sandbox",
+        "--listen",
+        "127.0.0.1:0",
+        "--token-lifetime",
+        "1s",
+        "--fail-refresh",
+        "503*2,html,cut",
+    ];
+    let serving = Serving::start(world.command(&arguments));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut statuses = std::collections::BTreeSet::new();
+    while !serving.log().contains("token rotated") {
+        statuses.insert(serving.get("/users").status);
+        assert!(Instant::now() < deadline, "{}", serving.log());
+    }
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 503)),
+        "{statuses:?}"
+    );
+    assert_eq!(
+        serving.log().matches("token not rotated").count(),
+        4,
+        "{}",
+        serving.log()
+    );
+    let wrong = world
+        .command(&["sandbox", "--fail-refresh", "sideways"])
+        .output()
+        .expect("it runs");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(
+        errors(&wrong).contains("expected html"),
+        "{}",
+        errors(&wrong)
+    );
+}

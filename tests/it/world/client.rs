@@ -76,6 +76,11 @@ impl Client {
         }
     }
 
+    /// Reads the head of an answer, if the proxy does not close instead.
+    pub(crate) fn head_if_any(&mut self) -> Option<Response> {
+        (!self.is_closed()).then(|| self.head())
+    }
+
     /// Reads the head of an answer.
     pub(crate) fn head(&mut self) -> Response {
         let line = self.line();
@@ -116,7 +121,8 @@ impl Client {
         }
     }
 
-    fn chunks(&mut self, body: &mut Vec<u8>) -> bool {
+    /// Reads chunks to the last one; `false` when they end before.
+    pub(crate) fn chunks(&mut self, body: &mut Vec<u8>) -> bool {
         loop {
             let line = self.line();
             let Ok(length) = u64::from_str_radix(line.split(';').next().unwrap_or_default(), 16)

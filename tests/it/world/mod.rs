@@ -2,9 +2,10 @@
 
 pub(crate) mod client;
 pub(crate) mod raw_upstream;
+pub(crate) mod tls;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
@@ -28,6 +29,8 @@ pub(crate) struct World {
     pub(crate) directory: tempfile::TempDir,
     /// Where requests go: the stand-in unless changed.
     pub(crate) upstream: String,
+    /// Where tokens are refreshed: the stand-in unless changed.
+    pub(crate) token_origin: String,
     /// Lines of `proxy.toml` before the first table.
     pub(crate) top: String,
     /// Tables of `proxy.toml`, without `[upstream]` and `[credentials.default]`.
@@ -45,13 +48,14 @@ impl World {
     /// With a stand-in that behaves so, and no login yet.
     pub(crate) fn behaving(behaviour: Behaviour) -> Self {
         let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), behaviour).expect("a stand-in");
-        let upstream = sandbox.origin();
+        let (upstream, token_origin) = (sandbox.origin(), sandbox.origin());
         let directory = tempfile::tempdir().expect("a directory");
         let (top, tables, upstream_keys) = Default::default();
         Self {
             sandbox,
             directory,
             upstream,
+            token_origin,
             top,
             tables,
             upstream_keys,
@@ -103,11 +107,7 @@ impl World {
     pub(crate) fn configure(&self) -> PathBuf {
         let text = format!(
             "{}\n[upstream]\nurl = \"{}\"\n{}\n[credentials.default]\ntoken_url = \"{}/oauth2/token\"\n{}\n",
-            self.top,
-            self.upstream,
-            self.upstream_keys,
-            self.sandbox.origin(),
-            self.tables
+            self.top, self.upstream, self.upstream_keys, self.token_origin, self.tables
         );
         let path = self.directory.path().join("proxy.toml");
         fs::write(&path, text).expect("written");
@@ -327,11 +327,4 @@ impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
-}
-
-/// Reads to the end, whatever comes.
-pub(crate) fn drain(mut from: impl Read) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = from.read_to_end(&mut all);
-    all
 }

@@ -1,7 +1,7 @@
 //! An upstream that a test writes byte by byte.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::SOON;
@@ -94,13 +94,6 @@ impl Connection {
         Some(byte[0])
     }
 
-    /// Reads exactly so many bytes.
-    pub(crate) fn read(&mut self, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        self.0.read_exact(&mut bytes).expect("that many bytes");
-        bytes
-    }
-
     /// Sends bytes; a proxy that has closed shows in what it tells its client.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
@@ -109,10 +102,5 @@ impl Connection {
     /// Whether the proxy has closed the connection.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.byte().is_none()
-    }
-
-    /// Ends the sending side and keeps reading.
-    pub(crate) fn finish(&self) {
-        let _ = self.0.shutdown(Shutdown::Write);
     }
 }
