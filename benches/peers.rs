@@ -1,3 +1,0 @@
-//! Compares the proxy with other proxies.
-
-fn main() {}
