@@ -14,6 +14,9 @@ use crate::secret::{ExposeSecret, Secret};
 /// The version of the format that this program writes.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// How long Lucid's access tokens live.
+const USUAL_LIFETIME: Duration = Duration::from_secs(3600);
+
 /// A pair and its history.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -149,7 +152,9 @@ impl Record {
         // A pair whose expiry nobody wrote down is rotated at its first use.
         let expires_at = expires_at.unwrap_or(SystemTime::UNIX_EPOCH);
         let time = |text: Option<&str>| text.and_then(parse_rfc3339);
-        let issued_at = time(stored.issued_at.as_deref()).unwrap_or(expires_at);
+        // The example script does not write it down; Lucid's tokens live an hour.
+        let usual = || expires_at.checked_sub(USUAL_LIFETIME).unwrap_or(expires_at);
+        let issued_at = time(stored.issued_at.as_deref()).unwrap_or_else(usual);
         Ok(Self {
             generation: stored.generation,
             access_token: Secret::from(stored.access_token.unwrap_or_default()),
