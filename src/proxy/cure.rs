@@ -97,7 +97,7 @@ impl Proxy {
     pub(super) async fn cure(
         &self,
         first: Response<UpstreamBody>,
-        head: &Parts,
+        head: &mut Parts,
         body: &RequestBody,
         generation: u64,
     ) -> Answer {
@@ -112,8 +112,10 @@ impl Proxy {
         }
         body.pause();
         let newer = tokio::select! {
-            newer = grant.reject(generation) => newer,
+            // What has come is read first: the connection of an answer that is all there is free for the replay.
+            biased;
             never = first.response.body_mut().read_ahead() => match never {},
+            newer = grant.reject(generation) => newer,
         };
         let bearer = match newer {
             Ok(bearer) => bearer,

@@ -13,8 +13,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const LUCID_API_VERSION: HeaderName = HeaderName::from_static("lucid-api-version");
 
 /// Fields that are about one connection (RFC 9110 section 7.6.1), and those that speak to a proxy about itself
-/// (sections 11.7.1 and 11.7.2). `Trailer` stays: it describes the content.
-const HOP_BY_HOP: [HeaderName; 8] = [
+/// (sections 11.7.1 and 11.7.2). `Trailer` stays: it describes the content. `Connection` is the first.
+static HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     KEEP_ALIVE,
     PROXY_AUTHENTICATE,
@@ -27,12 +27,19 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Removes what is about this connection alone: the fixed set and everything that any `Connection` line names (F1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+    // Most heads have few of them. Looking at each name once costs less than looking each of the set up.
+    let mut found = [false; 8];
+    for name in headers.keys() {
+        if let Some(index) = HOP_BY_HOP.iter().position(|hop| hop == name) {
+            found[index] = true;
+        }
+    }
+    if found[0] {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
         headers.remove(name);
     }
 }

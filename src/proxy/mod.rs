@@ -129,10 +129,10 @@ impl Proxy {
         self.prepare(&mut head)?;
         let bearer = self.settings.grant.bearer().await?;
         let body = RequestBody::record(incoming, self.settings.replay_memory);
-        let first = self.send(&head, &body, &bearer).await?;
+        let first = self.send(&mut head, &body, &bearer).await?;
         let mut answer = match route::is_curable(first.status(), &head.uri) {
             false => Answer::plain(first, bearer.generation),
-            true => Box::pin(self.cure(first, &head, &body, bearer.generation)).await,
+            true => Box::pin(self.cure(first, &mut head, &body, bearer.generation)).await,
         };
         head::strip_hop_by_hop(answer.response.headers_mut());
         self.point_back(&mut answer.response, &asked);
@@ -161,20 +161,17 @@ impl Proxy {
     /// connection that ended before the answer, is sent again where that changes nothing (F8).
     async fn send(
         &self,
-        head: &Parts,
+        head: &mut Parts,
         body: &RequestBody,
         bearer: &Bearer,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let attempt = || {
-            let mut parts = head.clone();
-            head::authorize(&mut parts.headers, bearer.header.clone());
-            Request::from_parts(parts, body.attempt())
-        };
+        head::authorize(&mut head.headers, bearer.header.clone());
+        let attempt = || Request::from_parts(head.clone(), body.attempt());
         match self.upstream.send(attempt(), body).await {
             Err(SendError::Ended { reused: true, .. })
                 if is_idempotent(&head.method) && body.is_replayable() =>
             {
-                self.upstream.send(attempt(), body).await
+                Box::pin(self.upstream.send(attempt(), body)).await
             }
             sent => sent,
         }

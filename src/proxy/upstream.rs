@@ -12,7 +12,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -272,7 +272,8 @@ impl Upstream {
         loop {
             let connection = match self.take_idle() {
                 Some(connection) => connection,
-                None => self.target.connect().await?,
+                // Boxed: the handshakes' state would otherwise be carried along by every request.
+                None => Box::pin(self.target.connect()).await?,
             };
             match self.exchange(connection, request, body).await {
                 Ok(response) => return Ok(response),
@@ -334,7 +335,8 @@ impl Upstream {
     }
 
     fn give_back(&self, mut connection: Connection) {
-        if !connection.is_ready() {
+        // Most often it has been driven to that point already.
+        if !connection.sender.is_ready() && !connection.is_ready() {
             return;
         }
         connection.idle_since = Instant::now();
@@ -440,19 +442,24 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        if self
-            .lease
-            .as_mut()
-            .is_some_and(|lease| lease.connection.drive(cx).is_ready())
-        {
+        // A small body has often come with the head and waits here already.
+        let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody());
+        if frame.is_pending() {
+            self.drive(cx);
+            frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody());
+        }
+        if let Poll::Ready(None) = frame {
+            self.release();
+        }
+        frame
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        let ended = |lease: &mut Lease| lease.connection.drive(cx).is_ready();
+        if self.lease.as_mut().is_some_and(ended) {
             // Nothing more will come; what has come is still to be read, or the error is.
             self.lease = None;
         }
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(&mut nobody()));
-        if frame.is_none() {
-            self.release();
-        }
-        Poll::Ready(frame)
     }
 
     /// Whether nothing is to come.

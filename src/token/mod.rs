@@ -112,7 +112,8 @@ impl Grant {
     pub async fn bearer(&self) -> Result<Bearer, NoToken> {
         match self.fresh() {
             Some(bearer) => Ok(bearer),
-            None => self.awaited().await,
+            // Boxed: few requests wait, and the others should not carry what waiting takes.
+            None => Box::pin(self.awaited()).await,
         }
     }
 
