@@ -1,45 +1,50 @@
 //! Request and response heads: what must not pass is taken out, what upstream needs is put in (rules F1, F2, F10, F14).
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER,
+    TRANSFER_ENCODING, VIA,
 };
 
 /// The name under which this program appears in `Via` and `Proxy-Status`.
 pub const PSEUDONYM: &str = "lucid-proxy";
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const LUCID_API_VERSION: HeaderName = HeaderName::from_static("lucid-api-version");
 
 /// Fields that are about one connection (RFC 9110 section 7.6.1), and those that speak to a proxy about itself
-/// (sections 11.7.1 and 11.7.2). `Trailer` stays: it describes the content. `Connection` is the first.
-static HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    PROXY_CONNECTION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// (sections 11.7.1 and 11.7.2). `Trailer` stays: it describes the content.
+const HOP_BY_HOP: usize = 8;
+
+/// The field's place in the fixed set, if it is one of it; `Connection` is the first. By text, since that is decided by
+/// the length for nearly every name.
+fn hop_by_hop(name: &HeaderName) -> Option<usize> {
+    match name.as_str() {
+        "connection" => Some(0),
+        "keep-alive" => Some(1),
+        "proxy-authenticate" => Some(2),
+        "proxy-authorization" => Some(3),
+        "proxy-connection" => Some(4),
+        "te" => Some(5),
+        "transfer-encoding" => Some(6),
+        "upgrade" => Some(7),
+        _ => None,
+    }
+}
 
 /// Removes what is about this connection alone: the fixed set and everything that any `Connection` line names (F1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Most heads have few of them. Looking at each name once costs less than looking each of the set up.
-    let mut found = [false; 8];
+    // Most heads have few of them: one pass over the names costs less than a look-up for each of the set.
+    let mut found: [Option<HeaderName>; HOP_BY_HOP] = Default::default();
     for name in headers.keys() {
-        if let Some(index) = HOP_BY_HOP.iter().position(|hop| hop == name) {
-            found[index] = true;
+        if let Some(place) = hop_by_hop(name) {
+            found[place] = Some(name.clone());
         }
     }
-    if found[0] {
+    if found[0].is_some() {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
     }
-    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
+    for name in found.into_iter().flatten() {
         headers.remove(name);
     }
 }
@@ -119,6 +124,8 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use http::header::PROXY_AUTHORIZATION;
 
     use super::*;
 
