@@ -157,8 +157,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Step 6: one attempt, with the content from its beginning. A request that upstream may have seen, on a kept
-    /// connection that ended before the answer, is sent again where that changes nothing (F8).
+    /// Step 6: the request with its content from the beginning, and the head of its answer.
     async fn send(
         &self,
         head: &mut Parts,
@@ -167,14 +166,9 @@ impl Proxy {
     ) -> Result<Response<UpstreamBody>, SendError> {
         head::authorize(&mut head.headers, bearer.header.clone());
         let attempt = || Request::from_parts(head.clone(), body.attempt());
-        match self.upstream.send(attempt(), body).await {
-            Err(SendError::Ended { reused: true, .. })
-                if is_idempotent(&head.method) && body.is_replayable() =>
-            {
-                Box::pin(self.upstream.send(attempt(), body)).await
-            }
-            sent => sent,
-        }
+        self.upstream
+            .send(attempt, body, is_idempotent(&head.method))
+            .await
     }
 
     /// Step 8: references to upstream lead back to where the client asked.

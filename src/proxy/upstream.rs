@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -83,14 +83,9 @@ pub enum SendError {
     /// The request stood still on its way.
     #[error("the request body stood still for {0:?} (timeouts.body)")]
     RequestTimeout(Duration),
-    /// The connection ended before an answer; `unsent` when no byte of the request was written.
+    /// The connection ended before an answer.
     #[error("the connection to upstream ended before it answered")]
-    Ended {
-        /// Whether the connection had served a request before, so that its end may have nothing to do with this one.
-        reused: bool,
-        /// What hyper said.
-        source: hyper::Error,
-    },
+    Ended(#[source] hyper::Error),
     /// The client's part of the request broke off, or is not what its framing says.
     #[error("the request body ended before its time or is not framed as HTTP/1.1 asks")]
     RequestBody(#[source] hyper::Error),
@@ -120,7 +115,7 @@ impl SendError {
             Self::ConnectTimeout(..) => "connection_timeout",
             Self::ResponseTimeout(_) => "http_response_timeout",
             Self::RequestTimeout(_) => "connection_write_timeout",
-            Self::Ended { .. } => "connection_terminated",
+            Self::Ended(_) => "connection_terminated",
             Self::RequestBody(_) => "http_request_error",
             Self::Garbage(_) => "http_protocol_error",
         }
@@ -177,10 +172,7 @@ impl Target {
             .unwrap_or_else(|_| Err(SendError::ConnectTimeout(self.origin.to_string(), bound)))?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|source| SendError::Ended {
-                reused: false,
-                source,
-            })?;
+            .map_err(SendError::Ended)?;
         Ok(Connection {
             sender,
             driver: Box::new(driver),
@@ -258,70 +250,83 @@ impl Upstream {
         }
     }
 
-    /// Sends a request and waits for the head of its answer. A request of which not one byte was written, since a kept
-    /// connection had ended, is sent on another (F8).
+    /// Sends a request, which `attempt` makes, and waits for the head of its answer.
+    ///
+    /// A kept connection may end as it is used. The request is then sent on another if not one byte of it was written,
+    /// or, once and on a new connection, if `idempotent` says that upstream may get it twice and its content can be
+    /// had again (F8).
     ///
     /// # Errors
     ///
     /// When no answer came; the request may have been processed all the same.
     pub async fn send(
         self: &Rc<Self>,
-        mut request: Request<Outgoing>,
+        attempt: impl Fn() -> Request<Outgoing>,
         body: &RequestBody,
+        idempotent: bool,
     ) -> Result<Response<UpstreamBody>, SendError> {
+        let mut kept = self.take_idle();
         loop {
-            let connection = match self.take_idle() {
+            let connection = match kept.take() {
                 Some(connection) => connection,
                 // Boxed: the handshakes' state would otherwise be carried along by every request.
                 None => Box::pin(self.target.connect()).await?,
             };
-            match self.exchange(connection, request, body).await {
+            let reused = connection.reused;
+            match self.exchange(connection, attempt(), body).await {
                 Ok(response) => return Ok(response),
                 Err(Unanswered {
-                    unsent: Some(unsent),
-                    error: SendError::Ended { reused: true, .. },
-                }) => request = *unsent,
+                    error: SendError::Ended(_),
+                    unsent: true,
+                }) if reused => {
+                    kept = self.take_idle();
+                }
+                Err(Unanswered {
+                    error: SendError::Ended(_),
+                    ..
+                }) if reused && idempotent && body.is_replayable() => {}
                 Err(Unanswered { error, .. }) => return Err(error),
             }
         }
     }
 
-    async fn exchange(
+    /// One attempt on one connection. Not an `async fn`, whose state would keep a place for the request that has long
+    /// been handed over.
+    fn exchange(
         self: &Rc<Self>,
         mut connection: Connection,
         request: Request<Outgoing>,
         body: &RequestBody,
-    ) -> Result<Response<UpstreamBody>, Unanswered> {
-        let reused = connection.reused;
-        let mut answer = pin!(connection.sender.try_send_request(request));
-        let mut overdue = pin!(overdue(self.target.bounds, body));
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, Unanswered>> {
+        let answer = connection.sender.try_send_request(request);
+        let overdue = overdue(self.target.bounds, body);
         let mut connection = Some(connection);
-        let answered = poll_fn(|cx| {
-            if connection
-                .as_mut()
-                .is_some_and(|connection| connection.drive(cx).is_ready())
-            {
-                // It has ended; dropped, it says so to whoever still waits for it.
-                connection = None;
-            }
-            match answer.as_mut().poll(&mut nobody()) {
-                Poll::Ready(answered) => {
-                    Poll::Ready(answered.map_err(|error| Unanswered::new(error, reused)))
+        async move {
+            let mut answer = pin!(answer);
+            let mut overdue = pin!(overdue);
+            let answered = poll_fn(|cx| {
+                let ended = |connection: &mut Connection| connection.drive(cx).is_ready();
+                if connection.as_mut().is_some_and(ended) {
+                    // Dropped, it says so to whoever still waits for it.
+                    connection = None;
                 }
-                Poll::Pending => overdue.as_mut().poll(cx).map(|error| {
-                    Err(Unanswered {
-                        error,
-                        unsent: None,
-                    })
-                }),
-            }
-        })
-        .await?;
-        let lease = connection.map(|connection| Lease {
-            connection,
-            upstream: self.clone(),
-        });
-        Ok(answered.map(|incoming| UpstreamBody { incoming, lease }))
+                match answer.as_mut().poll(&mut nobody()) {
+                    Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::from)),
+                    Poll::Pending => overdue.as_mut().poll(cx).map(|error| {
+                        Err(Unanswered {
+                            error,
+                            unsent: false,
+                        })
+                    }),
+                }
+            })
+            .await?;
+            let lease = connection.map(|connection| Lease {
+                connection,
+                upstream: self.clone(),
+            });
+            Ok(answered.map(|incoming| UpstreamBody { incoming, lease }))
+        }
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -376,13 +381,13 @@ fn nobody() -> Context<'static> {
 #[derive(Debug)]
 struct Unanswered {
     error: SendError,
-    /// The request, if not one byte of it was written.
-    unsent: Option<Box<Request<Outgoing>>>,
+    /// Whether not one byte of the request was written.
+    unsent: bool,
 }
 
-impl Unanswered {
-    fn new(mut error: hyper::client::conn::TrySendError<Request<Outgoing>>, reused: bool) -> Self {
-        let unsent = error.take_message().map(Box::new);
+impl From<TrySendError<Request<Outgoing>>> for Unanswered {
+    fn from(mut error: TrySendError<Request<Outgoing>>) -> Self {
+        let unsent = error.take_message().is_some();
         let source = error.into_error();
         let error = if source.is_parse() {
             SendError::Garbage(source)
@@ -390,7 +395,7 @@ impl Unanswered {
             // Of what hyper calls its user's, only the body can fail here.
             SendError::RequestBody(source)
         } else {
-            SendError::Ended { reused, source }
+            SendError::Ended(source)
         };
         Self { error, unsent }
     }
