@@ -45,6 +45,8 @@ pub struct Refresher {
     clock: Arc<dyn Clock>,
     /// The pair that is the authority; `None` before the first login.
     record: Option<Record>,
+    /// Tells when to end.
+    stop: CancellationToken,
     /// The generation that was last taken over from another process.
     adopted: Option<u64>,
     /// A pair that is newer than the store, with the lock that keeps others from using the store's old one (T7).
@@ -120,6 +122,7 @@ impl Refresher {
             margin,
             clock,
             record,
+            stop: CancellationToken::new(),
             adopted: None,
             unsaved: None,
         };
@@ -140,6 +143,7 @@ impl Refresher {
 
     /// Rotates when it is time, until told to stop and nothing is under way.
     pub async fn run(mut self, stop: CancellationToken, drain: Drain) {
+        self.stop = stop.clone();
         self.log_standing();
         if self
             .record
@@ -244,9 +248,8 @@ impl Refresher {
         }
         let Some(lock) = lock else {
             let message = format!(
-                "another process has held {} for {} s",
-                self.store.lock_path().display(),
-                LOCK_WAIT.as_secs()
+                "another process holds {}; it may be refreshing the same login",
+                self.store.lock_path().display()
             );
             let trouble = Trouble::TokenUnavailable(message);
             return (
@@ -313,15 +316,17 @@ impl Refresher {
         }
     }
 
-    /// `Ok(None)` when another process held the lock all the time.
+    /// `Ok(None)` when another process held the lock all the time, or this one is to end: nothing has begun yet.
     async fn lock(&self) -> Result<Option<Lock>, StoreError> {
         let deadline = Instant::now() + LOCK_WAIT;
         loop {
-            match self.store.try_lock()? {
-                Some(lock) => return Ok(Some(lock)),
-                None if Instant::now() >= deadline => return Ok(None),
-                None => tokio::time::sleep(LOCK_POLL).await,
+            if let Some(lock) = self.store.try_lock()? {
+                return Ok(Some(lock));
             }
+            if Instant::now() >= deadline || self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOCK_POLL).await;
         }
     }
 
