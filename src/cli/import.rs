@@ -43,7 +43,7 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure
         ..imported
     })?;
     print(&format!(
-        "imported into {}; a running proxy takes it over, else start one: lucid-proxy serve",
+        "imported into {}; a running proxy takes it over within half a minute, else start one: lucid-proxy serve",
         store.path().display()
     ))
 }

@@ -124,18 +124,33 @@ impl TokenEndpoint {
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             .body(body);
         match request.send().await {
-            Ok(response) => read_answer(response).await,
+            Ok(response) => self.complete(read_answer(response).await, refresh_token),
             Err(error) => {
                 let maybe_spent = !error.is_connect() && !error.is_builder();
-                failed(
-                    format!(
-                        "the token endpoint could not be asked: {}",
-                        chain(&error.without_url())
-                    ),
-                    maybe_spent,
-                )
+                let message = format!("could not be asked: {}", chain(&error.without_url()));
+                self.complete(failed(message, maybe_spent), refresh_token)
             }
         }
+    }
+
+    /// Says which endpoint it was and what happens next, and takes out of a description what must not be shown, in case
+    /// the server repeats what it was sent (S6).
+    fn complete(&self, mut answer: Answer, refresh_token: &Secret) -> Answer {
+        match &mut answer {
+            Answer::Issued(_) => {}
+            Answer::Refused { description, .. } => {
+                for secret in [refresh_token, &self.client.secret] {
+                    *description = description.replace(secret.expose_secret(), "[redacted]");
+                }
+            }
+            Answer::Failed { message, .. } => {
+                *message = format!(
+                    "the token endpoint {} {message}; it is asked again by itself",
+                    self.url
+                );
+            }
+        }
+        answer
     }
 }
 
@@ -152,16 +167,13 @@ async fn read_answer(mut response: reqwest::Response) -> Answer {
                 body.extend_from_slice(&chunk)
             }
             Ok(Some(_)) => {
-                return failed(
-                    "the token endpoint's answer is too large".to_owned(),
-                    status.is_success(),
-                );
+                return failed("sent too large an answer".to_owned(), status.is_success());
             }
             Ok(None) => return judge(status, retry_after, &body),
             Err(error) => {
                 let cause = chain(&error.without_url());
                 return failed(
-                    format!("the token endpoint's answer ({status}) was cut off: {cause}"),
+                    format!("sent an answer ({status}) that was cut off: {cause}"),
                     true,
                 );
             }
@@ -201,10 +213,7 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Answ
     if status == StatusCode::OK {
         return match issued(body) {
             Some(issued) => Answer::Issued(issued),
-            None => failed(
-                "the token endpoint answered 200 without an access_token".to_owned(),
-                true,
-            ),
+            None => failed("answered 200 without an access_token".to_owned(), true),
         };
     }
     let refusing = matches!(
@@ -215,7 +224,7 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Answ
         return Answer::Refused { code, description };
     }
     Answer::Failed {
-        message: format!("the token endpoint answered {status}"),
+        message: format!("answered {status}"),
         retry_after,
         maybe_spent: status.is_server_error() || status.is_success(),
     }
@@ -246,7 +255,7 @@ fn oauth_error(body: &[u8]) -> Option<(String, String)> {
         .error_description
         .chars()
         .filter(|c| !c.is_control())
-        .take(200)
+        .take(8192)
         .collect();
     known.then_some((parsed.error, description))
 }
@@ -371,6 +380,30 @@ mod tests {
                 "{status}"
             );
         }
+    }
+
+    #[test]
+    fn s06_a_server_that_repeats_secrets_is_not_quoted() {
+        let client = Client {
+            id: "id".to_owned(),
+            secret: Secret::from("marked-secret"),
+        };
+        let endpoint = TokenEndpoint::new(
+            &http::Uri::from_static("http://127.0.0.1/token"),
+            client,
+            None,
+        )
+        .expect("a client");
+        let body =
+            br#"{"error":"invalid_grant","error_description":"no marked-token, no marked-secret"}"#;
+        let answer = endpoint.complete(
+            judge(StatusCode::BAD_REQUEST, None, body),
+            &Secret::from("marked-token"),
+        );
+        let Answer::Refused { description, .. } = answer else {
+            panic!("refused: {answer:?}")
+        };
+        assert_eq!(description, "no [redacted], no [redacted]");
     }
 
     #[test]

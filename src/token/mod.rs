@@ -201,7 +201,7 @@ impl Grant {
     /// Reports that upstream answered 401 to `generation` where the request cannot be sent again: the rotation is for
     /// the next one (F7).
     pub fn report(&self, generation: u64) {
-        self.decide(|state, now| state.reject(now, generation));
+        self.decide(|state, now| state.report(now, generation));
     }
 
     /// Reports how upstream answered a replay with `generation` (T15).

@@ -155,11 +155,15 @@ impl Refresher {
         }
         let mut before = self.clock.now();
         while !stop.is_cancelled() {
-            if let Next::Rotate(cause) = self.next() {
-                self.rotate(cause).await;
-                continue;
-            }
-            let nap = self.nap();
+            // Asked once a turn: the answer to rotate counts as a rotation under way.
+            let due = match self.next() {
+                Next::Rotate(cause) => {
+                    self.rotate(cause).await;
+                    continue;
+                }
+                Next::Sleep(due) => due,
+            };
+            let nap = self.nap(due);
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.grant.0.work.notified() => {}
@@ -175,7 +179,7 @@ impl Refresher {
                 );
             }
             before = now;
-            self.look_for_login();
+            self.look_into_the_store();
             // It is tried again after the next nap, which is short while this fails.
             let _ = self.save_again();
         }
@@ -186,10 +190,10 @@ impl Refresher {
         self.grant.state().next(self.clock.now())
     }
 
-    fn nap(&self) -> Duration {
+    fn nap(&self, due: Option<Instant>) -> Duration {
         let mut nap = LONGEST_SLEEP;
-        if let Next::Sleep(Some(until)) = self.next() {
-            nap = nap.min(until.saturating_duration_since(self.clock.now().monotonic));
+        if let Some(due) = due {
+            nap = nap.min(due.saturating_duration_since(self.clock.now().monotonic));
         }
         if self.grant.state().is_blocked() {
             nap = nap.min(LOGIN_POLL);
@@ -234,80 +238,102 @@ impl Refresher {
 
     /// One rotation, from the lock to the store.
     async fn attempt(&mut self, cause: Cause) -> (Outcome, Published) {
-        if let Err(error) = self.save_again() {
-            return (unwritable(&error), Published::Same);
+        match self.prepare().await {
+            Ok((lock, record)) => self.exchange(cause, lock, record).await,
+            Err(Instead::Adopt(outcome, bearer)) => (outcome, bearer),
+            Err(Instead::GiveUp(outcome)) => (outcome, Published::Same),
         }
-        let lock = match self.lock().await {
-            Ok(lock) => lock,
-            Err(error) => return (unwritable(&error), Published::Same),
-        };
-        match self.adopt_newer() {
-            Ok(Some(adopted)) => return adopted,
-            Ok(None) => {}
-            Err(error) => return (unwritable(&error), Published::Same),
+    }
+
+    /// Everything that must be so before a refresh token may be sent: the lock is ours, the store has nothing newer,
+    /// and it holds a note of what is about to happen, which also proves that it is writable (T2, T3).
+    async fn prepare(&mut self) -> Result<(Lock, Record), Instead> {
+        self.save_again()?;
+        let lock = self.lock().await?;
+        if let Some((outcome, bearer)) = self.adopt_newer()? {
+            return Err(Instead::Adopt(outcome, bearer));
         }
         let Some(lock) = lock else {
-            let message = format!(
+            return Err(Instead::GiveUp(unavailable(format!(
                 "another process holds {}; it may be refreshing the same login",
                 self.store.lock_path().display()
-            );
-            let trouble = Trouble::TokenUnavailable(message);
-            return (
-                Outcome::Failed {
-                    trouble,
-                    retry_after: None,
-                },
-                Published::Same,
-            );
+            ))));
         };
-        let Some(mut record) = self.record.clone() else {
+        let Some(record) = self.record.clone() else {
             let trouble = Trouble::LoginRequired(never_logged_in(&self.store));
-            return (Outcome::Refused(trouble), Published::Same);
+            return Err(Instead::GiveUp(Outcome::Refused(trouble)));
         };
-        let unanswered = record.intent.take();
-        let begun = self.clock.now().wall;
-        let generation = record.generation.unwrap_or(0);
-        // Proves that the store is writable before the refresh token is spent (T3).
-        let intent = Some(Intent {
-            generation,
-            at: unanswered.as_ref().map_or(begun, |intent| intent.at),
-        });
-        if let Err(error) = self.store.write(&Record {
-            intent,
-            ..record.clone()
-        }) {
-            return (unwritable(&error), Published::Same);
+        if let Some(refusal) = record
+            .refusal
+            .filter(|refusal| refusal.client == fingerprint(&self.client))
+        {
+            // Another process was refused this very pair (T9).
+            return Err(Instead::GiveUp(Outcome::Refused(Trouble::LoginRequired(
+                refusal.message,
+            ))));
         }
-        let started = Instant::now();
+        let generation = record.generation.unwrap_or(0);
+        let begun = Intent {
+            generation,
+            at: self.clock.now().wall,
+        };
+        let intended = Record {
+            refusal: None,
+            intent: record.intent.clone().or(Some(begun)),
+            ..record
+        };
+        self.store.write(&intended)?;
+        Ok((
+            lock,
+            Record {
+                intent: record.intent,
+                ..intended
+            },
+        ))
+    }
+
+    /// Sends the refresh token and stores what came of it. The intent in `record` is an earlier one, if that never had
+    /// an answer.
+    async fn exchange(
+        &mut self,
+        cause: Cause,
+        lock: Lock,
+        mut record: Record,
+    ) -> (Outcome, Published) {
+        let (begun, started) = (self.clock.now().wall, Instant::now());
         match self.endpoint.refresh(&record.refresh_token).await {
             Answer::Issued(issued) => {
+                let milliseconds = started.elapsed().as_millis() as u64;
                 let rotation = LastRotation {
                     at: begun,
                     cause: cause.to_string(),
-                    milliseconds: started.elapsed().as_millis() as u64,
+                    milliseconds,
                 };
-                self.issued(renewed(&record, issued, rotation), lock)
+                let received = self.clock.now().wall;
+                self.issued(renewed(&record, issued, rotation, received), lock)
             }
-            Answer::Refused { code, description } => {
-                self.refused(record, &code, &description, unanswered)
-            }
+            Answer::Refused { code, description } => self.refused(record, &code, &description),
             Answer::Failed {
                 message,
                 retry_after,
                 maybe_spent,
             } => {
-                record.intent = unanswered.or(maybe_spent.then_some(Intent {
-                    generation,
-                    at: begun,
-                }));
+                if maybe_spent && record.intent.is_none() {
+                    let generation = record.generation.unwrap_or(0);
+                    record.intent = Some(Intent {
+                        generation,
+                        at: begun,
+                    });
+                }
                 record.last_error = Some(LastError {
                     at: begun,
                     message: message.clone(),
                 });
                 self.keep(record);
+                let trouble = Trouble::TokenUnavailable(message);
                 (
                     Outcome::Failed {
-                        trouble: Trouble::TokenUnavailable(message),
+                        trouble,
                         retry_after,
                     },
                     Published::Same,
@@ -330,9 +356,16 @@ impl Refresher {
         }
     }
 
-    /// Takes over what another process stored, if that is newer than what we have (T2).
+    /// Takes over what another process stored, if that is newer than what we have (T2). Of our own pair, takes over
+    /// what the other process learned about it: that it was sent and had no answer, or was refused.
     fn adopt_newer(&mut self) -> Result<Option<(Outcome, Published)>, StoreError> {
         let stored = self.store.read_any_mode()?;
+        if let (Some(ours), Some(stored)) = (&mut self.record, &stored)
+            && ours.same_tokens(stored)
+        {
+            ours.intent = ours.intent.take().or_else(|| stored.intent.clone());
+            ours.refusal = ours.refusal.take().or_else(|| stored.refusal.clone());
+        }
         let Some(record) = newer(self.record.as_ref(), stored) else {
             return Ok(None);
         };
@@ -364,12 +397,11 @@ impl Refresher {
         mut record: Record,
         code: &str,
         description: &str,
-        unanswered: Option<Intent>,
     ) -> (Outcome, Published) {
         if let Ok(Some(adopted)) = self.adopt_newer() {
             return adopted;
         }
-        let message = refusal_message(code, description, unanswered.as_ref());
+        let message = refusal_message(code, description, record.intent.as_ref());
         let at = self.clock.now().wall;
         let client = fingerprint(&self.client);
         record.refusal = Some(Refusal {
@@ -397,13 +429,12 @@ impl Refresher {
         self.record = Some(record);
     }
 
-    /// While only a login can help, sees one that another process stored.
-    fn look_for_login(&mut self) {
-        if !self.grant.state().is_blocked() {
-            return;
-        }
+    /// Sees a login, or a rotation, that another process stored.
+    fn look_into_the_store(&mut self) {
+        // What is wrong with the store is said when a rotation needs it.
         if let Ok(Some((Outcome::Renewed(pair), bearer))) = self.adopt_newer() {
-            self.grant.publish(bearer, |state, _| state.renew(pair));
+            self.grant
+                .publish(bearer, |state, now| state.renew(now, pair));
             self.log_adopted();
         }
     }
@@ -538,8 +569,15 @@ fn newer(memory: Option<&Record>, stored: Option<Record>) -> Option<Record> {
     }
 }
 
-fn renewed(old: &Record, issued: Issued, rotation: LastRotation) -> Record {
-    let issued_at = rotation.at;
+fn renewed(old: &Record, issued: Issued, rotation: LastRotation, received: SystemTime) -> Record {
+    // The token was issued at some moment of the exchange, and its beginning is on the safe side. But an exchange that
+    // took much of the token's life must not make it look dead on arrival: it would be rotated again at once.
+    let took = received.duration_since(rotation.at).unwrap_or_default();
+    let issued_at = if took > issued.lifetime / 10 {
+        received
+    } else {
+        rotation.at
+    };
     let refresh_issued_at = if issued.refresh_token.is_some() {
         issued_at
     } else {
@@ -561,6 +599,27 @@ fn renewed(old: &Record, issued: Issued, rotation: LastRotation) -> Record {
         refusal: None,
         last_rotation: Some(rotation),
         last_error: None,
+    }
+}
+
+/// What a rotation came to before a refresh token was sent.
+enum Instead {
+    /// Somebody else had rotated.
+    Adopt(Outcome, Published),
+    /// It cannot be done now, or not at all.
+    GiveUp(Outcome),
+}
+
+impl From<StoreError> for Instead {
+    fn from(error: StoreError) -> Self {
+        Self::GiveUp(unwritable(&error))
+    }
+}
+
+fn unavailable(message: String) -> Outcome {
+    Outcome::Failed {
+        trouble: Trouble::TokenUnavailable(message),
+        retry_after: None,
     }
 }
 

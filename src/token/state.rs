@@ -155,6 +155,8 @@ pub struct State {
     rotation: Rotation,
     retry: Option<Retry>,
     quiet: Option<Quiet>,
+    /// When the current pair came; `None` for one that was there at start-up.
+    renewed: Option<Instant>,
 }
 
 impl State {
@@ -166,6 +168,7 @@ impl State {
             rotation: Rotation::Idle,
             retry: None,
             quiet: None,
+            renewed: None,
         }
     }
 
@@ -177,6 +180,7 @@ impl State {
             rotation: Rotation::Idle,
             retry: None,
             quiet: None,
+            renewed: None,
         }
     }
 
@@ -223,12 +227,17 @@ impl State {
                 });
                 Ask::Wait
             }
-            // The last attempt failed: a token that lives is worth more than waiting for the next one.
-            (_, Some(_)) if alive => Ask::Use,
-            (Rotation::Wanted(_), Some(retry)) if now.monotonic < retry.at => Ask::Fail {
-                trouble: retry.trouble.clone(),
-                retry_after: Some(retry.at - now.monotonic),
-            },
+            (Rotation::Wanted(_), Some(retry)) if now.monotonic < retry.at => {
+                // Between two attempts a token that lives by the clock is worth more than none. That upstream rejected
+                // it once proves nothing: a 401 can be about the request (T15).
+                if alive {
+                    return Ask::Use;
+                }
+                Ask::Fail {
+                    trouble: retry.trouble.clone(),
+                    retry_after: Some(retry.at - now.monotonic),
+                }
+            }
             _ => Ask::Wait,
         }
     }
@@ -262,6 +271,21 @@ impl State {
         self.quiet.is_some_and(|quiet| now.monotonic < quiet.until)
     }
 
+    /// A request that used `generation` was answered 401 and cannot be sent again: the next one is to have another pair
+    /// (F7). But a pair that was made for such an answer a moment ago has not helped, and making more of them would only
+    /// kill tokens that others are using; a request that can be sent again will tell whether it is dead (T15).
+    pub fn report(&mut self, now: Now, generation: u64) {
+        let young = self
+            .renewed
+            .is_some_and(|renewed| now.monotonic < renewed + QUIET_FIRST);
+        let made_for_it = self.pair.is_some_and(|pair| {
+            pair.generation == generation && pair.cause == Some(Cause::Rejected)
+        });
+        if !(young && made_for_it) {
+            self.reject(now, generation);
+        }
+    }
+
     /// A replay with `generation` was answered: with another 401, or with anything else (T15).
     pub fn replayed(&mut self, now: Now, generation: u64, accepted: bool) {
         if accepted {
@@ -271,7 +295,7 @@ impl State {
         let Some(pair) = self.pair.filter(|pair| pair.generation == generation) else {
             return;
         };
-        if self.rotation != Rotation::Idle || self.blocked.is_some() {
+        if !self.is_calm() {
             return;
         }
         if pair.cause != Some(Cause::Rejected) {
@@ -283,6 +307,7 @@ impl State {
             .quiet
             .is_none_or(|quiet| quiet.generation != generation)
         {
+            // Longer each time; many replays of one generation are one failure.
             let length = self
                 .quiet
                 .map_or(QUIET_FIRST, |quiet| (quiet.length * 2).min(QUIET_LONGEST));
@@ -317,10 +342,13 @@ impl State {
         self.rotation = Rotation::Idle;
         match outcome {
             Outcome::Renewed(pair) => {
-                self.renew(Pair {
-                    cause: Some(cause),
-                    ..pair
-                });
+                self.renew(
+                    now,
+                    Pair {
+                        cause: Some(cause),
+                        ..pair
+                    },
+                );
                 if cause != Cause::Rejected {
                     self.quiet = None;
                 }
@@ -351,7 +379,8 @@ impl State {
     }
 
     /// A newer pair came from elsewhere, such as a login that another process stored.
-    pub fn renew(&mut self, pair: Pair) {
+    pub fn renew(&mut self, now: Now, pair: Pair) {
+        self.renewed = Some(now.monotonic);
         self.pair = Some(pair);
         self.blocked = None;
         self.retry = None;

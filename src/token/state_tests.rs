@@ -103,7 +103,7 @@ fn t09_a_refused_grant_answers_at_once_and_never_rotates_again() {
         assert!(matches!(state.reject(now, 1), Verdict::Pass(_)));
         assert_eq!(state.next(now), Next::Sleep(None));
     }
-    state.renew(pair(2, now, HOUR));
+    state.renew(now, pair(2, now, HOUR));
     assert_eq!(state.ask(now), Ask::Use, "a login heals it");
 }
 
@@ -240,6 +240,36 @@ fn t15_a_401_that_no_rotation_cures_opens_a_quiet_period_that_doubles() {
         lengths.push((now.monotonic - begun.monotonic).as_secs());
     }
     assert_eq!(lengths, [30, 60, 120, 240, 480, 600, 600, 600]);
+}
+
+#[test]
+fn t15_reports_of_what_cannot_be_replayed_are_no_storm_either() {
+    let mut now = start();
+    let mut state = active(now);
+    let mut rotations = 0;
+    for _ in 0..600 {
+        let generation = state.pair().expect("a pair").generation;
+        state.report(now, generation);
+        if matches!(state.clone().next(now), Next::Rotate(_)) {
+            rotate(&mut state, now);
+            rotations += 1;
+        }
+        now = later(now, Duration::from_secs(1));
+    }
+    assert!((2..=21).contains(&rotations), "{rotations} in ten minutes");
+}
+
+#[test]
+fn t13_a_second_attempt_is_waited_for_like_the_first() {
+    let now = start();
+    let mut state = active(now);
+    state.reject(now, 1);
+    state.next(now);
+    state.finished(now, unavailable(), 0.0);
+    assert_eq!(state.ask(now), Ask::Use, "between two attempts");
+    let due = later(now, Duration::from_secs(1));
+    assert_eq!(state.next(due), Next::Rotate(Cause::Rejected));
+    assert_eq!(state.ask(due), Ask::Wait, "while one is under way");
 }
 
 #[test]
@@ -387,7 +417,7 @@ proptest! {
                 }
                 Event::Login if !running => {
                     generation += 1;
-                    state.renew(pair(generation, now, HOUR));
+                    state.renew(now, pair(generation, now, HOUR));
                     refused = false;
                 }
                 _ => {}

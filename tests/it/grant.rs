@@ -388,6 +388,51 @@ fn t09_a_refused_grant_is_posted_once_and_a_new_login_heals_it() {
 }
 
 #[test]
+fn t09_what_one_process_was_refused_another_does_not_post_again() {
+    let world = expired();
+    let (one, other) = (world.serve(), world.serve());
+    world.sandbox.revoke_grants();
+    assert_eq!(one.get(PROFILE).code(), "loginRequired");
+    assert_eq!(other.get(PROFILE).code(), "loginRequired");
+    assert_eq!(world.sandbox.counts().token_posts, 1);
+}
+
+#[test]
+fn t11_the_intent_of_a_process_that_died_is_remembered_by_another() {
+    let world = expired_behaving(failing([TokenFailure::HangAfter]));
+    let (mut one, other) = (world.serve(), world.serve());
+    let mut client = one.connect();
+    client.request(&format!("GET {PROFILE}"), &[], b"");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.rotations == 1);
+    let begun = world.stored()["intent"]["at"].as_str().expect("a time")[..19].to_owned();
+    one.signal(Signal::KILL);
+    one.wait();
+    let response = other.get(PROFILE);
+    assert_eq!(response.code(), "loginRequired");
+    assert!(
+        response.text().contains(&format!(
+            "a rotation begun at {begun}Z never got its answer"
+        )),
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn t13_a_token_that_lives_no_longer_than_its_refresh_takes_is_used_all_the_same() {
+    let world = expired_behaving(Behaviour {
+        access_lifetime: Duration::from_secs(1),
+        token_delay: Duration::from_millis(1500),
+        ..Behaviour::default()
+    });
+    let serving = world.serve();
+    assert_ok(&serving);
+    assert_eq!(world.sandbox.counts().token_posts, 1);
+}
+
+#[test]
 fn t09_other_client_credentials_may_try_a_refused_grant_once_more() {
     let world = expired();
     let wrong = world.serve_with(|command| {
@@ -582,6 +627,27 @@ fn t15_a_401_that_no_rotation_cures_does_not_become_a_storm() {
     let counts = world.sandbox.counts();
     assert_eq!(counts.token_posts, 1, "{}", serving.log());
     assert_eq!(serving.get("/users").status, 200, "the rest goes on");
+}
+
+#[test]
+fn t15_uploads_that_cannot_be_replayed_are_no_storm_either() {
+    let mut world = World::logged_in();
+    world.tables = "[replay]\nmemory = \"1 KiB\"\n".to_owned();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.unauthorized_under = Some("/sandbox/echo".to_owned()));
+    let serving = world.serve();
+    for _ in 0..20 {
+        assert_eq!(
+            serving
+                .connect()
+                .ask("POST /sandbox/echo", &[], &[7; 5000])
+                .status,
+            401
+        );
+        assert_eq!(serving.get("/users").status, 200);
+    }
+    assert_eq!(world.sandbox.counts().token_posts, 1, "{}", serving.log());
 }
 
 #[test]
