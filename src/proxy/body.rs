@@ -73,6 +73,13 @@ impl RequestBody {
         }
     }
 
+    /// Lets the attempt that [`RequestBody::pause`] stopped read on.
+    pub fn resume(&self) {
+        if let Some(recording) = &self.0 {
+            recording.borrow_mut().attempt -= 1;
+        }
+    }
+
     /// Whether the body can be sent again byte for byte.
     pub fn is_replayable(&self) -> bool {
         self.0
@@ -137,7 +144,11 @@ where
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         self.moved = Instant::now();
         match frame {
-            Some(Ok(frame)) => Poll::Ready(self.keep(frame).map(Ok)),
+            Some(Ok(frame)) => {
+                // Of a body of known length nobody asks for more than that.
+                self.ended = self.incoming.is_end_stream();
+                Poll::Ready(self.keep(frame).map(Ok))
+            }
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
             None => {
                 self.ended = true;
@@ -382,16 +393,22 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(error) = self.error.take() {
+            if let Some(exchange) = &mut self.exchange {
+                exchange.cut();
+            }
             return Poll::Ready(Some(Err(error)));
         }
         let frame = match self.kept.pop_front() {
             Some(frame) => Some(frame),
             None => ready!(self.poll_rest(cx)),
         };
-        if let Some(exchange) = &mut self.exchange {
-            exchange.count(&frame);
-        }
         match frame {
+            Some(Ok(frame)) => {
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.count(&frame);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
             Some(Err(error)) => {
                 // hyper gives a connection up at once when it is told. What came before is to reach the client first,
                 // so hyper is left a moment to send it.
@@ -399,7 +416,10 @@ impl Body for ResponseBody {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            frame => Poll::Ready(frame),
+            None => {
+                self.rest = None;
+                Poll::Ready(None)
+            }
         }
     }
 
@@ -421,6 +441,15 @@ impl Body for ResponseBody {
             None => SizeHint::with_exact(kept as u64),
             Some(Some(rest)) => SizeHint::with_exact(kept as u64 + rest),
             Some(None) => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let whole = self.is_end_stream();
+        if let Some(exchange) = self.exchange.as_mut().filter(|_| !whole) {
+            exchange.cut();
         }
     }
 }

@@ -119,7 +119,11 @@ impl Proxy {
         };
         let bearer = match newer {
             Ok(bearer) => bearer,
-            Err(reason) => return first.noted("not replayed", &format!("not replayed: {reason}")),
+            Err(reason) => {
+                // Upstream may want all of the request before it ends its answer.
+                body.resume();
+                return first.noted("not replayed", &format!("not replayed: {reason}"));
+            }
         };
         match self.send(head, body, &bearer).await {
             Ok(response) => {

@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{Method, StatusCode, Uri};
 use http_body::Frame;
-
-use super::body::BodyError;
 
 /// One request and its response. Its line is written when it is dropped, since a response can end in many ways.
 #[derive(Debug)]
@@ -21,6 +20,8 @@ pub struct Exchange {
     /// What became of the token's rejection, if there was one.
     pub(super) note: Option<&'static str>,
     pub(super) generation: Option<u64>,
+    code: Option<&'static str>,
+    reason: Option<String>,
     cut: bool,
 }
 
@@ -29,12 +30,19 @@ impl Exchange {
     pub fn begin(method: &Method, uri: &Uri) -> Box<Self> {
         Box::new(Self {
             method: method.clone(),
-            path: uri.path().to_owned(),
+            // The target of CONNECT has no path.
+            path: uri
+                .authority()
+                .filter(|_| uri.path().is_empty())
+                .map_or(uri.path(), Authority::as_str)
+                .to_owned(),
             begun: Instant::now(),
             status: StatusCode::OK,
             sent: 0,
             note: None,
             generation: None,
+            code: None,
+            reason: None,
             cut: false,
         })
     }
@@ -44,13 +52,20 @@ impl Exchange {
         self.status = status;
     }
 
+    /// The proxy answers by itself, for this reason.
+    pub fn refused(&mut self, code: &'static str, message: &str) {
+        self.code = Some(code);
+        self.reason = Some(message.to_owned());
+    }
+
     /// A frame of the response body passes.
-    pub fn count(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
-        match frame {
-            Some(Ok(frame)) => self.sent += frame.data_ref().map_or(0, Bytes::len) as u64,
-            Some(Err(_)) => self.cut = true,
-            None => {}
-        }
+    pub fn count(&mut self, frame: &Frame<Bytes>) {
+        self.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+    }
+
+    /// The response ended before it was whole.
+    pub fn cut(&mut self) {
+        self.cut = true;
     }
 }
 
@@ -64,6 +79,8 @@ impl Drop for Exchange {
             milliseconds = self.begun.elapsed().as_millis() as u64,
             generation = self.generation,
             note = self.note,
+            code = self.code,
+            reason = self.reason,
             cut = self.cut.then_some(true),
             "request"
         );

@@ -45,6 +45,10 @@ impl Guard {
     ///
     /// The refusal names the line of the configuration that would allow it, where there is one.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        if method == Method::CONNECT {
+            // First, since what it asks for is another host by its nature.
+            return Err(Refusal::no_tunnels());
+        }
         let host = asked_host(uri, headers)?;
         if !self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
             return Err(Refusal::host_not_allowed(host));
@@ -59,9 +63,6 @@ impl Guard {
             .is_some_and(|site| site == "cross-site" || site == "same-site")
         {
             return Err(Refusal::origin_not_allowed("another site"));
-        }
-        if method == Method::CONNECT {
-            return Err(Refusal::no_tunnels());
         }
         Ok(())
     }

@@ -58,6 +58,19 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// Whether a message has no transfer coding, or `chunked` alone. hyper takes that off and puts it on again, but leaves
+/// any other as it is, without saying so behind the proxy.
+pub fn is_plainly_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next().is_none_or(|coding| {
+        coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    });
+    first && codings.next().is_none()
+}
+
 /// Puts the token in, in the place of whatever the client sent there (F2).
 pub fn authorize(headers: &mut HeaderMap, bearer: HeaderValue) {
     headers.insert(AUTHORIZATION, bearer);
@@ -69,8 +82,7 @@ pub fn prepare_request(headers: &mut HeaderMap, upstream: &HeaderValue, path: &s
     strip_hop_by_hop(headers);
     headers.remove(AUTHORIZATION);
     if chunked {
-        // Said again because hyper would not frame a GET's content by itself. hyper has decoded every other coding
-        // away or refused the request.
+        // Said again because hyper would not frame a GET's content by itself.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     headers.insert(HOST, upstream.clone());

@@ -21,14 +21,15 @@ pub mod route;
 mod stream;
 pub mod upstream;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use crate::config::{Config, Origin};
@@ -81,13 +82,22 @@ impl Settings {
 pub struct Proxy {
     settings: Settings,
     upstream: Rc<Upstream>,
+    /// When it was last said that upstream fails.
+    warned: Cell<Option<Instant>>,
 }
+
+/// How often it is said that upstream fails.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 impl Proxy {
     /// A proxy with connections of its own.
     pub fn new(settings: Settings) -> Self {
         let upstream = Rc::new(Upstream::new(settings.target.clone()));
-        Self { settings, upstream }
+        Self {
+            settings,
+            upstream,
+            warned: Cell::new(None),
+        }
     }
 
     /// Closes unused connections to upstream as they age; runs as long as the worker.
@@ -106,12 +116,38 @@ impl Proxy {
             .log_requests
             .then(|| Exchange::begin(request.method(), request.uri()));
         let answered = self.forward(request, guard, exchange.as_deref_mut()).await;
-        let mut response = answered.unwrap_or_else(Refusal::into_response);
+        let mut response = match answered {
+            Ok(response) => response,
+            Err(refusal) => {
+                if let Some(exchange) = &mut exchange {
+                    exchange.refused(refusal.code, &refusal.message);
+                }
+                self.warn_of(&refusal);
+                refusal.into_response()
+            }
+        };
         if let Some(mut exchange) = exchange {
             exchange.answered(response.status());
             response.body_mut().then_log(exchange);
         }
         response
+    }
+
+    /// Says that upstream fails, at most once a second: an outage meets every request.
+    fn warn_of(&self, refusal: &Refusal) {
+        let recent = self
+            .warned
+            .get()
+            .is_some_and(|warned| warned.elapsed() < WARN_EVERY);
+        if !recent
+            && matches!(
+                refusal.status,
+                StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+            )
+        {
+            self.warned.set(Some(Instant::now()));
+            tracing::warn!(code = refusal.code, "{}", refusal.message);
+        }
     }
 
     async fn forward(
@@ -134,6 +170,8 @@ impl Proxy {
             false => Answer::plain(first, bearer.generation),
             true => Box::pin(self.cure(first, &mut head, &body, bearer.generation)).await,
         };
+        // A message is of the version of who sends it (RFC 9110 section 2.5), and this one decides about its framing.
+        *answer.response.version_mut() = http::Version::HTTP_11;
         head::strip_hop_by_hop(answer.response.headers_mut());
         self.point_back(&mut answer.response, &asked);
         answer.note(exchange);
@@ -146,6 +184,11 @@ impl Proxy {
     fn prepare(&self, head: &mut Parts) -> Result<(), Refusal> {
         if head::is_loop(&head.headers) {
             return Err(Refusal::looped());
+        }
+        if !head::is_plainly_coded(&head.headers) {
+            return Err(Refusal::bad_request(
+                "Transfer-Encoding: only chunked is accepted",
+            ));
         }
         head::prepare_request(&mut head.headers, &self.settings.host, head.uri.path());
         if head.uri.authority().is_some() {
@@ -166,9 +209,17 @@ impl Proxy {
     ) -> Result<Response<UpstreamBody>, SendError> {
         head::authorize(&mut head.headers, bearer.header.clone());
         let attempt = || Request::from_parts(head.clone(), body.attempt());
-        self.upstream
+        let response = self
+            .upstream
             .send(attempt, body, is_idempotent(&head.method))
-            .await
+            .await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(SendError::Switched);
+        }
+        if !head::is_plainly_coded(response.headers()) {
+            return Err(SendError::Coding);
+        }
+        Ok(response)
     }
 
     /// Step 8: references to upstream lead back to where the client asked.

@@ -1,5 +1,7 @@
 //! Where a request goes, and whether a 401 on it is a matter of the token (rules F11 and T16).
 
+use std::borrow::Cow;
+
 use http::{StatusCode, Uri};
 
 /// What is done with a request.
@@ -25,12 +27,31 @@ pub fn is_curable(status: StatusCode, uri: &Uri) -> bool {
     status == StatusCode::UNAUTHORIZED && !is_oauth(uri.path()) && !has_own_token(uri)
 }
 
+/// Whether a path is below `/oauth2` or `/v1/oauth2`, however it is written: upstream may read it as we do not.
 fn is_oauth(path: &str) -> bool {
-    let below = |prefix: &str| {
-        path.strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    below("/oauth2") || below("/v1/oauth2")
+    let mut segments: [Cow<'_, str>; 2] = Default::default();
+    let mut depth = 0_usize;
+    for segment in path.split('/') {
+        match percent_encoding::percent_decode_str(segment).decode_utf8_lossy() {
+            segment if segment.is_empty() || segment == "." => {}
+            segment if segment == ".." => depth = depth.saturating_sub(1),
+            segment => {
+                if let Some(place) = segments.get_mut(depth) {
+                    *place = segment;
+                }
+                depth += 1;
+            }
+        }
+    }
+    let is_oauth = |segment: &str| segment.eq_ignore_ascii_case("oauth2");
+    depth > 0 && is_oauth(&segments[0])
+        || depth > 1 && is_version(&segments[0]) && is_oauth(&segments[1])
+}
+
+fn is_version(segment: &str) -> bool {
+    segment
+        .strip_prefix('v')
+        .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// `GET /embeds?token=…` answers 401 when the token in its query is bad.
@@ -56,10 +77,24 @@ mod tests {
             "/oauth2/token",
             "/v1/oauth2/token?x",
             "/oauth2/token/revoke",
+            "//oauth2/token",
+            "/%6fauth2/token",
+            "/v1//oauth2/token",
+            "/v2/oauth2/token",
+            "/x/../oauth2/token",
+            "/x/y/%2e%2e/.././OAuth2/token",
         ] {
             assert_eq!(choose(&uri(path)), Route::RefuseOAuth, "{path}");
         }
-        for path in ["/", "/oauth2x", "/users/oauth2", "/v1/users"] {
+        for path in [
+            "/",
+            "/oauth2x",
+            "/users/oauth2",
+            "/v1/users",
+            "/v1/users/oauth2",
+            "*",
+            "/%ff",
+        ] {
             assert_eq!(choose(&uri(path)), Route::Forward, "{path}");
         }
     }

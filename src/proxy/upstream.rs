@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{Outgoing, RequestBody};
 use super::stream::Stream;
@@ -89,6 +90,12 @@ pub enum SendError {
     /// The client's part of the request broke off, or is not what its framing says.
     #[error("the request body ended before its time or is not framed as HTTP/1.1 asks")]
     RequestBody(#[source] hyper::Error),
+    /// Upstream changed the protocol, which nobody asked for.
+    #[error("upstream switched to another protocol, which it was not asked to")]
+    Switched,
+    /// The answer is coded in a way that cannot be passed on.
+    #[error("upstream's answer has a transfer coding other than chunked")]
+    Coding,
     /// The answer is not HTTP.
     #[error("upstream's answer is not HTTP/1.1: {0}")]
     Garbage(hyper::Error),
@@ -117,7 +124,7 @@ impl SendError {
             Self::RequestTimeout(_) => "connection_write_timeout",
             Self::Ended(_) => "connection_terminated",
             Self::RequestBody(_) => "http_request_error",
-            Self::Garbage(_) => "http_protocol_error",
+            Self::Garbage(_) | Self::Switched | Self::Coding => "http_protocol_error",
         }
     }
 }
@@ -186,12 +193,19 @@ impl Target {
         let addresses = tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port))
             .await
             .map_err(|error| SendError::Lookup(name(), error))?;
+        let addresses: Vec<_> = addresses.collect();
+        // One address that nobody answers at must not use up the time of the others.
+        let share = self.bounds.connect / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(tcp) => return self.secure(tcp).await,
-                Err(error) => failure = error,
+            match tokio::time::timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(tcp)) => return self.secure(tcp).await,
+                Ok(Err(error)) => failure = error,
+                Err(_) => failure = io::Error::new(io::ErrorKind::TimedOut, "nobody answers there"),
             }
+        }
+        if failure.kind() == io::ErrorKind::TimedOut {
+            return Err(SendError::ConnectTimeout(name(), self.bounds.connect));
         }
         Err(SendError::Connect(name(), failure))
     }
@@ -310,7 +324,7 @@ impl Upstream {
                     // Dropped, it says so to whoever still waits for it.
                     connection = None;
                 }
-                match answer.as_mut().poll(&mut nobody()) {
+                match answer.as_mut().poll(cx) {
                     Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::from)),
                     Poll::Pending => overdue.as_mut().poll(cx).map(|error| {
                         Err(Unanswered {
@@ -321,11 +335,9 @@ impl Upstream {
                 }
             })
             .await?;
-            let lease = connection.map(|connection| Lease {
-                connection,
-                upstream: self.clone(),
-            });
-            Ok(answered.map(|incoming| UpstreamBody { incoming, lease }))
+            let uploading = body.progress().is_some_and(|progress| !progress.ended);
+            let driver = connection.map(|connection| Driver::new(connection, self, uploading));
+            Ok(answered.map(|incoming| UpstreamBody { incoming, driver }))
         }
     }
 
@@ -371,8 +383,8 @@ impl Upstream {
     }
 }
 
-/// For polling what the driver hands over: it does so only while it is driven by whoever polls, so nobody is to be
-/// woken for it later.
+/// For polling a response body, which hyper fills only while the connection is driven by whoever polls: nobody is to be
+/// woken for it later. hyper's channel for bodies has no budget that could make it pretend to be empty, unlike tokio's.
 fn nobody() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
@@ -432,13 +444,41 @@ async fn overdue(bounds: Bounds, body: &RequestBody) -> SendError {
 #[derive(Debug)]
 pub struct UpstreamBody {
     incoming: Incoming,
-    lease: Option<Lease>,
+    /// `None` when the connection has ended or is free again.
+    driver: Option<Driver>,
 }
 
+/// Who moves the bytes while a response streams.
 #[derive(Debug)]
-struct Lease {
-    connection: Connection,
-    upstream: Rc<Upstream>,
+enum Driver {
+    /// Whoever polls the body.
+    Reader {
+        connection: Connection,
+        upstream: Rc<Upstream>,
+    },
+    /// A task of its own, for an answer that began before the request was over: a client that sends all of its request
+    /// before it reads must not wait for itself. The connection ends with the exchange.
+    Task(
+        #[expect(dead_code, reason = "held for its drop, which ends the task")]
+        AbortOnDropHandle<()>,
+    ),
+}
+
+impl Driver {
+    fn new(connection: Connection, upstream: &Rc<Upstream>, uploading: bool) -> Self {
+        if !uploading {
+            return Self::Reader {
+                connection,
+                upstream: upstream.clone(),
+            };
+        }
+        Self::Task(AbortOnDropHandle::new(tokio::task::spawn_local(
+            async move {
+                // How it ends, the body says.
+                let _ = connection.driver.await;
+            },
+        )))
+    }
 }
 
 impl UpstreamBody {
@@ -447,6 +487,9 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        if let Some(Driver::Task(_)) = &self.driver {
+            return Pin::new(&mut self.incoming).poll_frame(cx);
+        }
         // A small body has often come with the head and waits here already.
         let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody());
         if frame.is_pending() {
@@ -460,10 +503,11 @@ impl UpstreamBody {
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
-        let ended = |lease: &mut Lease| lease.connection.drive(cx).is_ready();
-        if self.lease.as_mut().is_some_and(ended) {
+        if let Some(Driver::Reader { connection, .. }) = &mut self.driver
+            && connection.drive(cx).is_ready()
+        {
             // Nothing more will come; what has come is still to be read, or the error is.
-            self.lease = None;
+            self.driver = None;
         }
     }
 
@@ -478,10 +522,10 @@ impl UpstreamBody {
     }
 
     fn release(&mut self) {
-        if let Some(Lease {
+        if let Some(Driver::Reader {
             connection,
             upstream,
-        }) = self.lease.take()
+        }) = self.driver.take()
         {
             upstream.give_back(connection);
         }

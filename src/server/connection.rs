@@ -23,8 +23,8 @@ pub(super) struct Bounds {
     pub(super) idle: Duration,
 }
 
-/// How long what is left of a response may take after a connection counts as idle.
-const LAST_BYTES: Duration = Duration::from_secs(1);
+/// How long a first request may still arrive on a connection that is to end.
+const FIRST_REQUEST_UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until either side ends it.
 pub(super) async fn serve(
@@ -55,13 +55,16 @@ pub(super) async fn serve(
         () = stop.cancelled() => false,
     };
     connection.as_mut().graceful_shutdown();
-    if !idle && activity.idle_since().is_none_or(|(_, used)| used) {
+    let used = activity.idle_since().is_none_or(|(_, used)| used);
+    // hyper has taken the whole of a response before the client has, and a client that has sent half a head would be
+    // waited for without a bound.
+    let bound = match (idle, used) {
+        (_, false) => FIRST_REQUEST_UNDER_WAY,
+        (true, true) => bounds.idle,
         // What is under way may end; how long it may take is the worker's to say.
-        let _ = connection.await;
-    } else {
-        // A client that has sent half a head would be waited for without this bound.
-        let _ = tokio::time::timeout(LAST_BYTES, connection).await;
-    }
+        (false, true) => Duration::MAX,
+    };
+    let _ = tokio::time::timeout(bound, connection).await;
 }
 
 /// Completes when the client has done nothing for too long.

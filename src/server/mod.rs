@@ -37,7 +37,7 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Running {
     workers: Vec<JoinHandle<()>>,
-    background: JoinHandle<()>,
+    background: Option<JoinHandle<()>>,
     stop: CancellationToken,
     stop_background: CancellationToken,
     died: CancellationToken,
@@ -91,13 +91,7 @@ impl Server {
     ///
     /// When an address cannot be had or would let strangers in (rule S1), or the store is unusable.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
-        let exposed = config
-            .listen
-            .iter()
-            .find(|address| !address.ip().is_loopback());
-        if let Some(address) = exposed.filter(|_| !config.guard.allow_unauthenticated) {
-            return Err(StartError::Exposed(*address));
-        }
+        Self::check_exposure(config)?;
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for address in &config.listen {
             let failed = |source| StartError::Bind {
@@ -119,6 +113,22 @@ impl Server {
             settings,
             refresher,
         })
+    }
+
+    /// Whether every address to listen on may be listened on (rule S1).
+    ///
+    /// # Errors
+    ///
+    /// When others could use the token through one of them.
+    pub fn check_exposure(config: &Config) -> Result<(), StartError> {
+        let exposed = config
+            .listen
+            .iter()
+            .find(|address| !address.ip().is_loopback());
+        match exposed.filter(|_| !config.guard.allow_unauthenticated) {
+            Some(address) => Err(StartError::Exposed(*address)),
+            None => Ok(()),
+        }
     }
 
     /// The addresses that were taken, with real ports.
@@ -143,7 +153,7 @@ impl Server {
         let background = start_background(refresher, &config, &stop_background, &died)?;
         let mut running = Running {
             workers: Vec::new(),
-            background,
+            background: Some(background),
             stop,
             stop_background,
             died,
@@ -196,6 +206,7 @@ fn start_background(
         .spawn(move || {
             let _died = died;
             runtime.block_on(refresher.run(stop, drain));
+            runtime.shutdown_background();
         })
         .map_err(StartError::Worker)
 }
@@ -209,6 +220,7 @@ impl Running {
     /// Stops accepting, waits for requests under way as long as `timeouts.drain` allows, then for a rotation under way.
     ///
     /// Returns whether every part ended as it should.
+    #[must_use = "whether every part ended as it should"]
     pub fn shutdown(mut self) -> bool {
         self.stop.cancel();
         let mut orderly = true;
@@ -216,8 +228,11 @@ impl Running {
             orderly &= worker.join().is_ok();
         }
         self.stop_background.cancel();
-        let background = std::mem::replace(&mut self.background, std::thread::spawn(|| ()));
-        orderly & background.join().is_ok()
+        orderly
+            & self
+                .background
+                .take()
+                .is_none_or(|background| background.join().is_ok())
     }
 }
 

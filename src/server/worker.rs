@@ -49,6 +49,8 @@ impl Worker {
                 // A receiver that is gone means that the start was given up.
                 let _ = ready.send(Ok(()));
                 runtime.block_on(self.run());
+                // A name being looked up by the system cannot be interrupted and is not waited for.
+                runtime.shutdown_background();
             })?;
         started
             .recv()

@@ -1,5 +1,6 @@
 //! Rules F1 to F3, F9, F10, F13 and F14, and what the proxy answers by itself.
 
+use std::io::Write;
 use std::time::Duration;
 
 use lucid_proxy::sandbox::{ApiFailure, Behaviour};
@@ -256,6 +257,7 @@ fn f13_a_response_that_is_cut_does_not_look_whole() {
         &b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"[..],
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nnonsense\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
     ] {
         let (upstream, _world, serving) = raw();
         let mut client = serving.connect();
@@ -503,6 +505,98 @@ fn an_upstream_that_is_down_resets_or_answers_garbage_is_a_502_that_says_so() {
             "{answer:?}: {status}"
         );
     }
+}
+
+#[test]
+fn codings_and_protocols_that_cannot_be_passed_on_are_refused() {
+    let (upstream, _world, serving) = raw();
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"[..],
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    ] {
+        let mut client = serving.connect();
+        client.request("GET /x", &[], b"");
+        let mut connection = upstream.accept();
+        connection.request();
+        connection.send(answer);
+        let response = client.response();
+        assert_eq!(
+            (response.status, response.code().as_str()),
+            (502, "upstreamUnreachable"),
+            "{answer:?}"
+        );
+        drop(connection);
+    }
+    let mut client = serving.connect();
+    client.request("POST /x", &["Transfer-Encoding: gzip, chunked"], b"");
+    client.send(b"0\r\n\r\n");
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.code().as_str()),
+        (400, "badRequest")
+    );
+}
+
+#[test]
+fn a_client_that_takes_the_proxy_for_a_forward_proxy_is_told_so() {
+    let world = World::logged_in();
+    let serving = world.serve();
+    let mut client = serving.connect();
+    client.send(b"CONNECT api.lucid.co:443 HTTP/1.1\r\nHost: api.lucid.co:443\r\n\r\n");
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.code().as_str()),
+        (403, "policyDenied")
+    );
+    assert!(
+        response.text().contains("HTTPS_PROXY"),
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn f04_an_upload_goes_on_while_nobody_reads_the_answer() {
+    const LENGTH: usize = 32 << 20;
+    let (upstream, _world, serving) = raw();
+    let mut client = serving.connect();
+    client.request("POST /x", &[&format!("Content-Length: {LENGTH}")], b"");
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    let mut answer = connection.second_handle();
+    let answering = std::thread::spawn(move || {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+        answer.write_all(&[head.as_bytes(), &vec![1; LENGTH]].concat())
+    });
+    let mut upload = client.second_handle();
+    let uploading = std::thread::spawn(move || upload.write_all(&vec![2; LENGTH]));
+    // Upstream takes all of it although nobody has read a byte of its answer.
+    assert!(connection.read(LENGTH).iter().all(|byte| *byte == 2));
+    uploading.join().expect("no panic").expect("all was sent");
+    let response = client.response();
+    answering.join().expect("no panic").expect("all was sent");
+    assert_eq!((response.body.len(), response.complete), (LENGTH, true));
+}
+
+#[test]
+fn an_upstream_that_is_silent_after_a_body_is_a_504_of_the_right_name() {
+    let upstream = RawUpstream::start();
+    let mut world = World::logged_in();
+    world.upstream = upstream.origin();
+    world.upstream_keys = "response_timeout = \"600ms\"".to_owned();
+    world.tables = "[timeouts]\nbody = \"100ms\"\n".to_owned();
+    let serving = world.serve();
+    let mut client = serving.connect();
+    client.request("POST /x", &[], b"content");
+    let mut connection = upstream.accept();
+    connection.request();
+    let response = client.response();
+    assert_eq!(response.status, 504);
+    assert!(
+        response.text().contains("upstream.response_timeout"),
+        "{}",
+        response.text()
+    );
 }
 
 #[test]

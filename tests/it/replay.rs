@@ -220,11 +220,11 @@ fn f06_without_an_answer_to_the_replay_the_first_one_reaches_the_client_whole() 
 
 #[test]
 fn f07_a_body_too_large_to_record_still_causes_the_rotation() {
-    let mut world = World::logged_in();
-    world.tables = "[replay]\nmemory = \"64 KiB\"\n".to_owned();
-    let serving = world.serve();
     let body = bytes((64 << 10) + 1);
     for chunked in [false, true] {
+        let mut world = World::logged_in();
+        world.tables = "[replay]\nmemory = \"64 KiB\"\n".to_owned();
+        let serving = world.serve();
         world.sandbox.expire_access_tokens();
         let rotations = world.sandbox.counts().rotations;
         let mut client = serving.connect();

@@ -165,6 +165,11 @@ impl Client {
         self.stream.fill_buf().map_or(true, <[u8]>::is_empty)
     }
 
+    /// The same connection, to send from another thread.
+    pub(crate) fn second_handle(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().expect("a second handle")
+    }
+
     /// Ends the sending side.
     pub(crate) fn finish(&mut self) {
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);

@@ -241,6 +241,17 @@ impl Serving {
         kill_process(self.pid(), signal).expect("it runs");
     }
 
+    /// Sends a signal again and again until the process has ended.
+    pub(crate) fn signal_until_it_ends(&mut self, signal: Signal) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it was started") {
+                return status;
+            }
+            let _ = kill_process(self.pid(), signal);
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits until the process has ended; its log is whole then.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = self.child.wait().expect("it was started");

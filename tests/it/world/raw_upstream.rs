@@ -94,6 +94,18 @@ impl Connection {
         Some(byte[0])
     }
 
+    /// Reads exactly so many bytes.
+    pub(crate) fn read(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.0.read_exact(&mut bytes).expect("that many bytes");
+        bytes
+    }
+
+    /// The same connection, to send from another thread.
+    pub(crate) fn second_handle(&self) -> TcpStream {
+        self.0.try_clone().expect("a second handle")
+    }
+
     /// Sends bytes; a proxy that has closed shows in what it tells its client.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
