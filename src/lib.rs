@@ -47,7 +47,7 @@
 //! let address = server.addresses()[0];
 //! let running = server.start()?;
 //! println!("http://{address}");
-//! running.shutdown();
+//! assert!(running.shutdown(), "every part ended as it should");
 //! # Ok(())
 //! # }
 //! ```

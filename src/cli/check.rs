@@ -2,9 +2,11 @@
 
 use super::{ConfigOption, Failure, load, print};
 use crate::config::Need;
+use crate::server::Server;
 
 pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     let config = load(option, Need::Everything)?;
+    Server::check_exposure(&config)?;
     let source = match &config.file {
         Some(file) => file.display().to_string(),
         None => "the environment (no proxy.toml)".to_owned(),

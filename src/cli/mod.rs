@@ -11,8 +11,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigError, Need, ProcessEnvironment};
 use crate::server::{Server, StartError};
@@ -36,7 +38,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Without a command: serve.
-Exit codes: 0 done, 1 failed, 2 usage, 77 login needed, 78 configuration.
+Exit codes: 0 done, 1 failed or stopped by a second signal, 2 usage, 77 login needed, 78 configuration.
 Variables: LUCID_CLIENT_ID and LUCID_CLIENT_SECRET are enough to run without a proxy.toml;
 LUCID_REFRESH_TOKEN is read once, while there is no login yet; RUST_LOG chooses what is logged.";
 
@@ -108,6 +110,10 @@ pub fn main() -> ExitCode {
         .unwrap_or(Command::Serve(serve::Options::default()))
     {
         Command::Serve(options) => serve::run(&cli.config, options),
+        Command::Sandbox(_) if cli.config.config.is_some() => Err(Failure {
+            code: 2,
+            error: anyhow::anyhow!("sandbox reads no configuration; leave out --config"),
+        }),
         Command::Sandbox(options) => sandbox::run(options),
         Command::Import(options) => import::run(&cli.config, options),
         Command::Token => token::run(&cli.config),
@@ -167,7 +173,7 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let mut signals = Signals::new()?;
         announce(server.addresses())?;
         let running = server.start()?;
@@ -179,42 +185,75 @@ fn serve(
             () = running.died() => true,
         };
         let ended = tokio::task::spawn_blocking(move || running.shutdown());
+        let again = async {
+            let _ = tokio::time::timeout(ONE_PRESS, signals.repeated()).await;
+            signals.next().await
+        };
         let orderly = tokio::select! {
             orderly = ended => orderly.unwrap_or(false),
-            name = signals.next() => {
-                tracing::warn!("{name} again: stopping at once");
-                std::process::exit(1);
-            }
+            name = again => return Err(anyhow::anyhow!("{name} again: stopped at once").into()),
         };
         if died || !orderly {
             let message = "a part of the server ended by itself, which is a defect; see the log";
             return Err(anyhow::anyhow!(message).into());
         }
         Ok(())
-    })
+    });
+    // After a second signal the orderly end is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
-/// SIGINT and SIGTERM.
+/// timeout(1) and terminals signal a process and its group, so that one signal may come twice.
+const ONE_PRESS: Duration = Duration::from_millis(200);
+
+/// SIGINT, SIGTERM, and SIGHUP unless it is ignored (as under nohup).
 struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
+        let hangup = (!hangup_is_ignored())
+            .then(|| signal(SignalKind::hangup()))
+            .transpose()?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup,
         })
     }
 
+    /// Takes whatever comes, for ever.
+    async fn repeated(&mut self) {
+        loop {
+            self.next().await;
+        }
+    }
+
     async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            _ = hangup => "SIGHUP",
         }
     }
+}
+
+/// Whether whoever started this process has it ignore SIGHUP (proc_pid_status(5)); elsewhere than on Linux, no.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 != 0)
 }
 
 fn start_logging(config: &Config) {

@@ -55,7 +55,9 @@ impl FromStr for Failures {
                 how,
                 times
                     .parse()
-                    .map_err(|_| format!("{times:?} is not a number of times"))?,
+                    .ok()
+                    .filter(|times| *times <= 1000)
+                    .ok_or(format!("{times:?} is not a number of times up to 1000"))?,
             ),
             None => (text, 1),
         };

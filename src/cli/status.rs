@@ -26,7 +26,8 @@ pub(super) struct Options {
 #[derive(Serialize)]
 struct Status {
     credential: String,
-    /// `ready`, `pending` (a rotation has begun and has no known end) or `login_needed`.
+    /// `ready`, `pending` (a rotation has begun and has no known end), `failing` (the token has died and the last
+    /// rotation failed; it is tried again) or `login_needed`.
     state: &'static str,
     store: String,
     generation: Option<u64>,
@@ -77,10 +78,15 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure
 
 fn describe(config: &Config, record: Option<&Record>) -> Status {
     let credential = &config.credential;
+    let failing = |record: &Record| {
+        // Written when a rotation fails, gone when one succeeds.
+        record.last_error.is_some() && record.expires_at <= SystemTime::now()
+    };
     let state = match record {
         None => "login_needed",
         Some(record) if record.refusal.is_some() => "login_needed",
         Some(record) if record.intent.is_some() => "pending",
+        Some(record) if failing(record) => "failing",
         Some(_) => "ready",
     };
     let has_token = |record: &&Record| record.expires_at > SystemTime::UNIX_EPOCH;
@@ -174,6 +180,9 @@ fn state_line(status: &Status) -> String {
             local(intent.at)
         ),
         ("login_needed", _) => "login needed".to_owned(),
+        ("failing", _) => {
+            "failing: the token has died and cannot be refreshed; it is tried again".to_owned()
+        }
         (state, _) => state.to_owned(),
     }
 }

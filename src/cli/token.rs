@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigOption, Failure, load, print, start_logging};
+use super::{ConfigOption, Failure, Signals, load, print, start_logging};
 use crate::clock::SystemClock;
 use crate::config::{LogFormat, Need};
 use crate::secret::ExposeSecret;
@@ -28,18 +28,20 @@ pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let answer = runtime.block_on(async {
+        let mut signals = Signals::new()?;
         let stop = CancellationToken::new();
+        let asking = async {
+            let answer = tokio::select! {
+                answer = grant.bearer() => Ok(answer),
+                name = signals.next() => Err(anyhow::anyhow!("{name}: stopped; a refresh under way was finished first")),
+            };
+            stop.cancel();
+            answer
+        };
         // A rotation that has begun is finished whatever becomes of the question.
-        let (answer, ()) = tokio::join!(
-            async {
-                let answer = grant.bearer().await;
-                stop.cancel();
-                answer
-            },
-            refresher.run(stop.clone(), DRAIN)
-        );
+        let (answer, ()) = tokio::join!(asking, refresher.run(stop.clone(), DRAIN));
         answer
-    });
+    })?;
     match answer {
         Ok(bearer) => print(bearer.token().expose_secret()),
         Err(no_token) => match no_token.trouble {

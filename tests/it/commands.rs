@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::process::{Output, Stdio};
 
-use crate::world::{World, errors, printed};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::world::{SOON, World, errors, printed};
 
 fn import(world: &World, arguments: &[&str], input: &str) -> Output {
     world.configure();
@@ -161,10 +163,12 @@ fn status_tells_of_a_refused_grant_and_of_a_failed_rotation() {
     assert_eq!(serving.get("/users").status, 401, "the first answer passes");
     let failed = world.run(&["status", "--json"]);
     let status: serde_json::Value = serde_json::from_slice(&failed.stdout).expect("JSON");
-    assert_eq!(
-        status["last_error"]["message"],
-        "the token endpoint answered 502 Bad Gateway"
+    let message = status["last_error"]["message"].as_str().expect("text");
+    let expected = format!(
+        "the token endpoint {}/oauth2/token answered 502 Bad Gateway",
+        world.sandbox.origin()
     );
+    assert!(message.starts_with(&expected), "{message}");
     serving.wait_for_log("login needed");
     let refused = world.run(&["status", "--json"]);
     assert_eq!(refused.status.code(), Some(77));
@@ -198,6 +202,34 @@ fn token_prints_a_living_token_and_refreshes_only_if_need_be() {
     assert_eq!(world.sandbox.counts().rotations, 1);
     assert_eq!(printed(&output).trim(), world.stored()["access_token"]);
     assert_ne!(printed(&output).trim(), pair.access_token);
+}
+
+#[test]
+fn t04_a_signal_to_token_waits_for_the_rotation() {
+    let world = World::new();
+    world.write_store(&serde_json::to_vec(&world.sandbox.approve()).expect("JSON"));
+    let mut stored = world.stored();
+    stored["expiration"] = "2020-01-01T00:00:00".into();
+    world.write_store(stored.to_string().as_bytes());
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_token_endpoint = true);
+    world.configure();
+    let child = world
+        .command(&["token"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.token_posts == 1);
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_token_endpoint = false);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(world.stored()["generation"], 2, "{}", errors(&output));
 }
 
 #[test]

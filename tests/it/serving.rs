@@ -127,9 +127,35 @@ fn a_second_signal_ends_at_once() {
         .wait_until(SOON, |counts| counts.in_flight == 1);
     serving.signal(Signal::INT);
     serving.wait_for_log("once more to stop at once");
-    serving.signal(Signal::TERM);
-    assert_eq!(serving.wait().code(), Some(1));
+    let status = serving.signal_until_it_ends(Signal::TERM);
+    assert_eq!(status.code(), Some(1));
     assert!(client.is_closed());
+}
+
+#[test]
+fn t04_one_signal_that_comes_twice_still_waits_for_a_rotation() {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let world = World::logged_in();
+        let mut serving = world.serve();
+        world
+            .sandbox
+            .change(|behaviour| behaviour.hold_token_endpoint = true);
+        world.sandbox.expire_access_tokens();
+        let mut client = serving.connect();
+        client.request("GET /users", &[], b"");
+        world
+            .sandbox
+            .wait_until(SOON, |counts| counts.token_posts == 1);
+        serving.signal(signal);
+        serving.signal(signal);
+        serving.wait_for_log("finishing what is under way");
+        world
+            .sandbox
+            .change(|behaviour| behaviour.hold_token_endpoint = false);
+        assert!(serving.wait().success(), "{}", serving.log());
+        assert_eq!(client.response().status, 200);
+        assert_eq!(world.stored()["generation"], 2);
+    }
 }
 
 #[test]
