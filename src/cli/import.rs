@@ -25,7 +25,7 @@ pub(super) struct Options {
     /// standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Replace a login that still works
+    /// Replace a login that may still work
     #[arg(long)]
     replace: bool,
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::{ConfigOption, Failure, load, print, store_failure};
 use crate::config::{Config, Need};
 use crate::token::record::{Intent, LastError, LastRotation, Record, Refusal};
-use crate::token::refresher::never_logged_in;
 use crate::token::store::Store;
+use crate::token::succession::never_logged_in;
 
 /// A refresh token that nobody uses dies after this (Lucid's documentation).
 const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);

@@ -4,6 +4,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER,
     TRANSFER_ENCODING, VIA,
 };
+use http::{Response, Version};
 
 /// The name under which this program appears in `Via` and `Proxy-Status`.
 pub const PSEUDONYM: &str = "lucid-proxy";
@@ -92,6 +93,14 @@ pub fn prepare_request(headers: &mut HeaderMap, upstream: &HeaderValue, path: &s
     {
         version.insert(HeaderValue::from_static("1"));
     }
+}
+
+/// Makes upstream's response head fit for the client.
+pub fn prepare_response<B>(response: &mut Response<B>) {
+    // A message is of the version of who sends it (RFC 9110 section 2.5); by upstream's HTTP/1.0 the server would frame
+    // the content so that a broken one looks whole.
+    *response.version_mut() = Version::HTTP_11;
+    strip_hop_by_hop(response.headers_mut());
 }
 
 /// Whether the path says which version it means: `/v1/users/me/profile` (F10).

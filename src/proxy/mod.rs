@@ -5,12 +5,13 @@
 //! 3. [`route`]: forward it, or refuse it here;
 //! 4. [`head`]: what is about one connection goes, what upstream needs comes;
 //! 5. bearer: the current token, from [`token`](crate::token);
-//! 6. [`upstream`]: send it, while [`body`] records what passes;
+//! 6. [`upstream`]: send it over a [`connection`], while [`body`] records what passes;
 //! 7. judge: a 401 that a newer token can cure is answered by sending the request once more, in `cure`;
 //! 8. [`rewrite`]: references to upstream lead back here;
 //! 9. stream the content, and write the [`exchange`] down.
 
 pub mod body;
+pub mod connection;
 mod cure;
 pub mod exchange;
 pub mod guard;
@@ -18,6 +19,7 @@ pub mod head;
 pub mod reply;
 pub mod rewrite;
 pub mod route;
+pub mod send_error;
 mod stream;
 pub mod upstream;
 
@@ -35,12 +37,14 @@ use hyper::body::Incoming;
 use crate::config::{Config, Origin};
 use crate::token::{Bearer, Grant};
 use body::{RequestBody, ResponseBody};
+use connection::Target;
 use cure::Answer;
 use exchange::Exchange;
 use guard::Guard;
 use reply::Refusal;
 use route::Route;
-use upstream::{SendError, Target, Upstream, UpstreamBody};
+use send_error::SendError;
+use upstream::{Upstream, UpstreamBody};
 
 /// What every worker's proxy is made from.
 #[derive(Clone, Debug)]
@@ -170,9 +174,7 @@ impl Proxy {
             false => Answer::plain(first, bearer.generation),
             true => Box::pin(self.cure(first, &mut head, &body, bearer.generation)).await,
         };
-        // A message is of the version of who sends it (RFC 9110 section 2.5), and this one decides about its framing.
-        *answer.response.version_mut() = http::Version::HTTP_11;
-        head::strip_hop_by_hop(answer.response.headers_mut());
+        head::prepare_response(&mut answer.response);
         self.point_back(&mut answer.response, &asked);
         answer.note(exchange);
         Ok(answer

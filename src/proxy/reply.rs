@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::body::ResponseBody;
 use super::head::PSEUDONYM;
-use super::upstream::SendError;
+use super::send_error::SendError;
 use crate::token::NoToken;
 use crate::token::state::Trouble;
 

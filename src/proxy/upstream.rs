@@ -6,32 +6,24 @@
 //! connection first. A connection in the pool is driven by nobody; it is looked at when it is taken out.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use hyper::client::conn::TrySendError;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{Outgoing, RequestBody};
-use super::stream::Stream;
-use crate::config::{self, Origin, Scheme};
-use crate::tls::TlsError;
+use super::connection::{Bounds, Connection, Target, nobody};
+use super::send_error::SendError;
 
 /// Where requests go, and the connections of one worker to it.
 #[derive(Debug)]
@@ -41,217 +33,6 @@ pub struct Upstream {
     idle: RefCell<Vec<Connection>>,
     /// Told when the first connection comes into an empty pool.
     filled: Notify,
-}
-
-/// What all workers know of upstream.
-pub struct Target {
-    origin: Origin,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
-    bounds: Bounds,
-}
-
-/// How long upstream may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// To connect, TLS included.
-    pub connect: Duration,
-    /// To begin its answer after the request was sent.
-    pub response: Duration,
-    /// To take more of a request body, or the client to send more of it.
-    pub body: Duration,
-    /// How long an unused connection is kept.
-    pub idle: Duration,
-}
-
-/// Why a request got no answer from upstream.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// The name is unknown.
-    #[error("cannot find the address of upstream {0}: {1}; check upstream.url and the network")]
-    Lookup(String, io::Error),
-    /// Nobody answers there.
-    #[error("cannot connect to upstream {0}: {1}; check upstream.url and the network")]
-    Connect(String, io::Error),
-    /// The TLS handshake failed.
-    #[error("no trusted TLS connection to upstream {0}: {1}")]
-    Tls(String, io::Error),
-    /// Connecting took too long.
-    #[error("upstream {0} did not accept a connection within {1:?} (upstream.connect_timeout)")]
-    ConnectTimeout(String, Duration),
-    /// The request was sent and no answer came in time.
-    #[error("upstream did not answer within {0:?} (upstream.response_timeout)")]
-    ResponseTimeout(Duration),
-    /// The request stood still on its way.
-    #[error("the request body stood still for {0:?} (timeouts.body)")]
-    RequestTimeout(Duration),
-    /// The connection ended before an answer.
-    #[error("the connection to upstream ended before it answered")]
-    Ended(#[source] hyper::Error),
-    /// The client's part of the request broke off, or is not what its framing says.
-    #[error("the request body ended before its time or is not framed as HTTP/1.1 asks")]
-    RequestBody(#[source] hyper::Error),
-    /// Upstream changed the protocol, which nobody asked for.
-    #[error("upstream switched to another protocol, which it was not asked to")]
-    Switched,
-    /// The answer is coded in a way that cannot be passed on.
-    #[error("upstream's answer has a transfer coding other than chunked")]
-    Coding,
-    /// The answer is not HTTP.
-    #[error("upstream's answer is not HTTP/1.1: {0}")]
-    Garbage(hyper::Error),
-}
-
-impl SendError {
-    /// Whether it took too long, rather than failed.
-    pub fn is_timeout(&self) -> bool {
-        matches!(
-            self,
-            Self::ConnectTimeout(..) | Self::ResponseTimeout(_) | Self::RequestTimeout(_)
-        )
-    }
-
-    /// The error type of RFC 9209 section 2.3.
-    pub fn proxy_error(&self) -> &'static str {
-        match self {
-            Self::Lookup(..) => "dns_error",
-            Self::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                "connection_refused"
-            }
-            Self::Connect(..) => "destination_unavailable",
-            Self::Tls(..) => "tls_protocol_error",
-            Self::ConnectTimeout(..) => "connection_timeout",
-            Self::ResponseTimeout(_) => "http_response_timeout",
-            Self::RequestTimeout(_) => "connection_write_timeout",
-            Self::Ended(_) => "connection_terminated",
-            Self::RequestBody(_) => "http_request_error",
-            Self::Garbage(_) | Self::Switched | Self::Coding => "http_protocol_error",
-        }
-    }
-}
-
-impl Target {
-    /// Prepares to reach the configured upstream.
-    ///
-    /// # Errors
-    ///
-    /// When upstream speaks TLS and this system trusts no certificates.
-    pub fn new(upstream: &config::Upstream, body: Duration) -> Result<Self, TlsError> {
-        let origin = upstream.origin.clone();
-        let tls = match origin.scheme {
-            Scheme::Http => None,
-            Scheme::Https => {
-                let mut config = crate::tls::client_config()?;
-                config.alpn_protocols = vec![b"http/1.1".to_vec()];
-                let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
-                    rustls::Error::General(format!("{} is no name for a certificate", origin.host))
-                })?;
-                Some((TlsConnector::from(Arc::new(config)), name))
-            }
-        };
-        let bounds = Bounds {
-            connect: upstream.connect_timeout,
-            response: upstream.response_timeout,
-            body,
-            idle: upstream.idle_timeout,
-        };
-        Ok(Self {
-            origin,
-            tls,
-            bounds,
-        })
-    }
-
-    /// Scheme, host and port.
-    pub fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    /// How long upstream may take.
-    pub fn bounds(&self) -> Bounds {
-        self.bounds
-    }
-
-    async fn connect(&self) -> Result<Connection, SendError> {
-        let bound = self.bounds.connect;
-        let connecting = tokio::time::timeout(bound, self.open());
-        let stream = connecting
-            .await
-            .unwrap_or_else(|_| Err(SendError::ConnectTimeout(self.origin.to_string(), bound)))?;
-        let (sender, driver) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(SendError::Ended)?;
-        Ok(Connection {
-            sender,
-            driver: Box::new(driver),
-            idle_since: Instant::now(),
-            reused: false,
-        })
-    }
-
-    async fn open(&self) -> Result<Stream, SendError> {
-        let name = || self.origin.to_string();
-        let addresses = tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port))
-            .await
-            .map_err(|error| SendError::Lookup(name(), error))?;
-        let addresses: Vec<_> = addresses.collect();
-        // One address that nobody answers at must not use up the time of the others.
-        let share = self.bounds.connect / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match tokio::time::timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => return self.secure(tcp).await,
-                Ok(Err(error)) => failure = error,
-                Err(_) => failure = io::Error::new(io::ErrorKind::TimedOut, "nobody answers there"),
-            }
-        }
-        if failure.kind() == io::ErrorKind::TimedOut {
-            return Err(SendError::ConnectTimeout(name(), self.bounds.connect));
-        }
-        Err(SendError::Connect(name(), failure))
-    }
-
-    async fn secure(&self, tcp: TcpStream) -> Result<Stream, SendError> {
-        // Without this a head and a small body written apart would wait for each other's acknowledgement. A socket
-        // that refuses the option is about to fail anyway.
-        let _ = tcp.set_nodelay(true);
-        match &self.tls {
-            None => Ok(Stream::plain(tcp)),
-            Some((connector, name)) => match connector.connect(name.clone(), tcp).await {
-                Ok(tls) => Ok(Stream::tls(tls)),
-                Err(error) => Err(SendError::Tls(self.origin.to_string(), error)),
-            },
-        }
-    }
-}
-
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target")
-            .field("origin", &self.origin)
-            .field("bounds", &self.bounds)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A connection and the half that moves its bytes.
-#[derive(Debug)]
-struct Connection {
-    sender: http1::SendRequest<Outgoing>,
-    driver: Box<http1::Connection<TokioIo<Stream>, Outgoing>>,
-    idle_since: Instant,
-    reused: bool,
-}
-
-impl Connection {
-    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Pin::new(&mut *self.driver).poll(cx)
-    }
-
-    /// Whether the connection can take a request now. Driving it with nobody to wake shows an end that has come since
-    /// it was last driven; nothing else is due on a connection between two exchanges.
-    fn is_ready(&mut self) -> bool {
-        self.drive(&mut nobody()).is_pending() && self.sender.is_ready()
-    }
 }
 
 impl Upstream {
@@ -313,7 +94,7 @@ impl Upstream {
         body: &RequestBody,
     ) -> impl Future<Output = Result<Response<UpstreamBody>, Unanswered>> {
         let answer = connection.sender.try_send_request(request);
-        let overdue = overdue(self.target.bounds, body);
+        let overdue = overdue(self.target.bounds(), body);
         let mut connection = Some(connection);
         async move {
             let mut answer = pin!(answer);
@@ -344,7 +125,8 @@ impl Upstream {
     fn take_idle(&self) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().pop()?;
-            if connection.idle_since.elapsed() < self.target.bounds.idle && connection.is_ready() {
+            if connection.idle_since.elapsed() < self.target.bounds().idle && connection.is_ready()
+            {
                 connection.reused = true;
                 return Some(connection);
             }
@@ -369,10 +151,10 @@ impl Upstream {
         loop {
             self.filled.notified().await;
             loop {
-                tokio::time::sleep(self.target.bounds.idle).await;
+                tokio::time::sleep(self.target.bounds().idle).await;
                 let mut idle = self.idle.borrow_mut();
                 idle.retain_mut(|connection| {
-                    connection.idle_since.elapsed() < self.target.bounds.idle
+                    connection.idle_since.elapsed() < self.target.bounds().idle
                         && connection.is_ready()
                 });
                 if idle.is_empty() {
@@ -381,12 +163,6 @@ impl Upstream {
             }
         }
     }
-}
-
-/// For polling a response body, which hyper fills only while the connection is driven by whoever polls: nobody is to be
-/// woken for it later. hyper's channel for bodies has no budget that could make it pretend to be empty, unlike tokio's.
-fn nobody() -> Context<'static> {
-    Context::from_waker(Waker::noop())
 }
 
 /// An exchange that brought no answer.

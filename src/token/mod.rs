@@ -6,13 +6,15 @@
 //! - [`state`]: what to do and when, as pure functions;
 //! - [`refresher`]: the one task that waits, asks the token endpoint and writes;
 //! - [`endpoint`]: the one request to the token endpoint, and what its answers mean;
-//! - [`store`] and [`record`]: the file that keeps the pair, and what stands in it.
+//! - [`store`] and [`record`]: the file that keeps the pair, and what stands in it; [`succession`]: which record follows
+//!   which.
 
 pub mod endpoint;
 pub mod record;
 pub mod refresher;
 pub mod state;
 pub mod store;
+pub mod succession;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};

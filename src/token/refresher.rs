@@ -4,21 +4,23 @@
 //! endpoint once, store the answer, publish it. Nothing cancels it between the first and the last of these steps: it
 //! is told to stop only between rotations, and the program waits for it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::{Answer, Issued, TokenEndpoint};
+use super::endpoint::{Answer, TokenEndpoint};
 use super::record::{Intent, LastError, LastRotation, Record, Refusal};
 use super::state::{self, Cause, Next, Outcome, Pair, State, Trouble};
 use super::store::{Lock, Store, StoreError};
-use super::{Bearer, Grant, Published};
+use super::succession::{
+    fingerprint, may_seed, never_logged_in, newer, pair_and_bearer, refusal_message, renewed,
+    standing,
+};
+use super::{Grant, Published};
 use crate::clock::Clock;
 use crate::config::{Client, Credential, Origin, Scheme};
-use crate::secret::{ExposeSecret, Secret, bearer_header};
 
 /// Timers only wake up, at least this often: the machine may have slept meanwhile (T12).
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -497,111 +499,6 @@ impl Refresher {
     }
 }
 
-/// A configured refresh token counts while the store is empty, or holds nothing but an earlier one that was refused.
-fn may_seed(stored: Option<&Record>, seed: &Secret) -> bool {
-    stored.is_none_or(|record| {
-        record.generation == Some(0)
-            && record.refusal.is_some()
-            && record.refresh_token.expose_secret() != seed.expose_secret()
-    })
-}
-
-fn standing(record: &Record, client: &Client, margin: Duration) -> (State, Option<Bearer>) {
-    let (pair, bearer) = pair_and_bearer(record, margin);
-    match &record.refusal {
-        // A refused generation is never posted again by the same application (T9).
-        Some(refusal) if refusal.client == fingerprint(client) => (
-            State::blocked(Some(pair), Trouble::LoginRequired(refusal.message.clone())),
-            bearer,
-        ),
-        _ => (State::active(pair), bearer),
-    }
-}
-
-fn pair_and_bearer(record: &Record, margin: Duration) -> (Pair, Option<Bearer>) {
-    let generation = record.generation.unwrap_or(1);
-    let refresh_at = state::refresh_at(
-        record.expires_at,
-        record.lifetime(),
-        margin,
-        fastrand::f64(),
-    );
-    let pair = Pair {
-        generation,
-        refresh_at,
-        expires_at: record.expires_at,
-        cause: None,
-    };
-    let header = Some(&record.access_token)
-        .filter(|token| !token.expose_secret().is_empty())
-        .map(bearer_header);
-    let bearer = header
-        .and_then(Result::ok)
-        .map(|header| Bearer { header, generation });
-    (pair, bearer)
-}
-
-/// The stored record where it is newer than the one in memory, with its generation known.
-fn newer(memory: Option<&Record>, stored: Option<Record>) -> Option<Record> {
-    let stored = stored?;
-    let Some(memory) = memory else {
-        return Some(Record {
-            generation: Some(stored.generation.unwrap_or(1)),
-            ..stored
-        });
-    };
-    let ours = memory.generation.unwrap_or(0);
-    let next = ours.saturating_add(1);
-    match stored.generation {
-        Some(theirs) if theirs > ours => Some(stored),
-        // Another grant, written by a program that does not count, or by a login after the file was moved away while
-        // ours is refused.
-        theirs
-            if !memory.same_tokens(&stored)
-                && (theirs.is_none_or(|theirs| theirs == ours) || memory.refusal.is_some()) =>
-        {
-            Some(Record {
-                generation: Some(next),
-                ..stored
-            })
-        }
-        _ => None,
-    }
-}
-
-fn renewed(old: &Record, issued: Issued, rotation: LastRotation, received: SystemTime) -> Record {
-    // The token was issued at some moment of the exchange, and its beginning is on the safe side. But an exchange that
-    // took much of the token's life must not make it look dead on arrival: it would be rotated again at once.
-    let took = received.duration_since(rotation.at).unwrap_or_default();
-    let issued_at = if took > issued.lifetime / 10 {
-        received
-    } else {
-        rotation.at
-    };
-    let refresh_issued_at = if issued.refresh_token.is_some() {
-        issued_at
-    } else {
-        old.refresh_issued_at
-    };
-    Record {
-        generation: Some(old.generation.unwrap_or(0).saturating_add(1)),
-        access_token: issued.access_token,
-        refresh_token: issued
-            .refresh_token
-            .unwrap_or_else(|| old.refresh_token.clone()),
-        issued_at,
-        expires_at: issued_at.checked_add(issued.lifetime).unwrap_or(issued_at),
-        refresh_issued_at,
-        scopes: issued.scopes.unwrap_or_else(|| old.scopes.clone()),
-        user_id: issued.user_id.or(old.user_id),
-        account_id: issued.account_id.or(old.account_id),
-        intent: None,
-        refusal: None,
-        last_rotation: Some(rotation),
-        last_error: None,
-    }
-}
-
 /// What a rotation came to before a refresh token was sent.
 enum Instead {
     /// Somebody else had rotated.
@@ -636,49 +533,6 @@ fn with_cause(error: &StoreError) -> String {
         (StoreError::Damaged { .. }, _) | (_, None) => error.to_string(),
         (_, Some(cause)) => format!("{error}: {cause}"),
     }
-}
-
-/// What a person is told when there has never been a pair.
-pub fn never_logged_in(store: &Store) -> String {
-    let path: PathBuf = store.path().to_owned();
-    format!(
-        "no login yet ({} does not exist); run: lucid-proxy import FILE",
-        path.display()
-    )
-}
-
-fn refusal_message(code: &str, description: &str, unanswered: Option<&Intent>) -> String {
-    let cause = match (code, unanswered) {
-        ("invalid_client" | "unauthorized_client", _) => {
-            "the client id or secret is wrong, or the application was disabled; correct them and restart".to_owned()
-        }
-        (_, Some(intent)) => {
-            let at = humantime::format_rfc3339_seconds(intent.at);
-            format!("a rotation begun at {at} never got its answer, so its new tokens were lost; log in again and run: lucid-proxy import FILE")
-        }
-        _ => "it was used elsewhere, revoked or not used for 180 days, or the client id or secret is wrong; log in again and run: lucid-proxy import FILE".to_owned(),
-    };
-    let description = if description.is_empty() {
-        String::new()
-    } else {
-        format!(" \"{description}\"")
-    };
-    format!("the token endpoint refused the refresh token ({code}{description}): {cause}")
-}
-
-/// Tells one application's credentials from another's without keeping them: 64 bits of SHA-256.
-pub fn fingerprint(client: &Client) -> String {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    context.update(client.id.as_bytes());
-    context.update(&[0]);
-    context.update(client.secret.expose_secret().as_bytes());
-    context
-        .finish()
-        .as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 fn wall_clock_jump(before: crate::clock::Now, now: crate::clock::Now) -> Option<Duration> {
@@ -721,60 +575,6 @@ mod tests {
             wall_clock_jump(before, now(before.wall - minute)),
             Some(minute * 2),
             "it was set back"
-        );
-    }
-
-    fn record(generation: Option<u64>, refresh_token: &str) -> Record {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
-        Record {
-            generation,
-            ..Record::from_refresh_token(Secret::from(refresh_token), now)
-        }
-    }
-
-    #[test]
-    fn t02_t07_only_a_newer_record_is_taken_over() {
-        let taken = |memory: &Record, stored: Record| {
-            newer(Some(memory), Some(stored)).and_then(|record| record.generation)
-        };
-        let ours = record(Some(5), "five");
-        assert_eq!(taken(&ours, record(Some(6), "six")), Some(6));
-        assert_eq!(taken(&ours, record(Some(5), "five")), None, "the same");
-        assert_eq!(
-            taken(&ours, record(Some(4), "four")),
-            None,
-            "a restored backup"
-        );
-        assert_eq!(
-            taken(&ours, record(None, "five")),
-            None,
-            "the same, as the example script writes it"
-        );
-        assert_eq!(
-            taken(&ours, record(None, "other")),
-            Some(6),
-            "the example script refreshed"
-        );
-        let refusal = Refusal {
-            code: "invalid_grant".to_owned(),
-            message: String::new(),
-            at: SystemTime::UNIX_EPOCH,
-            client: String::new(),
-        };
-        let refused = Record {
-            refusal: Some(refusal),
-            ..record(Some(5), "five")
-        };
-        assert_eq!(
-            taken(&refused, record(Some(1), "new")),
-            Some(6),
-            "a login after the file was moved away"
-        );
-        assert_eq!(taken(&refused, record(Some(5), "five")), None);
-        assert!(newer(None, None).is_none());
-        assert_eq!(
-            newer(None, Some(record(None, "r"))).and_then(|record| record.generation),
-            Some(1)
         );
     }
 }

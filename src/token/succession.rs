@@ -1,0 +1,234 @@
+//! Which record follows which: what may begin a grant, what is newer, what a rotation makes of the old one, and what is
+//! said when there is no next.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::Bearer;
+use super::endpoint::Issued;
+use super::record::{Intent, LastRotation, Record};
+use super::state::{self, Pair, State, Trouble};
+use super::store::Store;
+use crate::config::Client;
+use crate::secret::{ExposeSecret, Secret, bearer_header};
+
+/// A configured refresh token counts while the store is empty, or holds nothing but an earlier one that was refused.
+pub(super) fn may_seed(stored: Option<&Record>, seed: &Secret) -> bool {
+    stored.is_none_or(|record| {
+        record.generation == Some(0)
+            && record.refusal.is_some()
+            && record.refresh_token.expose_secret() != seed.expose_secret()
+    })
+}
+
+pub(super) fn standing(
+    record: &Record,
+    client: &Client,
+    margin: Duration,
+) -> (State, Option<Bearer>) {
+    let (pair, bearer) = pair_and_bearer(record, margin);
+    match &record.refusal {
+        // A refused generation is never posted again by the same application (T9).
+        Some(refusal) if refusal.client == fingerprint(client) => (
+            State::blocked(Some(pair), Trouble::LoginRequired(refusal.message.clone())),
+            bearer,
+        ),
+        _ => (State::active(pair), bearer),
+    }
+}
+
+pub(super) fn pair_and_bearer(record: &Record, margin: Duration) -> (Pair, Option<Bearer>) {
+    let generation = record.generation.unwrap_or(1);
+    let refresh_at = state::refresh_at(
+        record.expires_at,
+        record.lifetime(),
+        margin,
+        fastrand::f64(),
+    );
+    let pair = Pair {
+        generation,
+        refresh_at,
+        expires_at: record.expires_at,
+        cause: None,
+    };
+    let header = Some(&record.access_token)
+        .filter(|token| !token.expose_secret().is_empty())
+        .map(bearer_header);
+    let bearer = header
+        .and_then(Result::ok)
+        .map(|header| Bearer { header, generation });
+    (pair, bearer)
+}
+
+/// The stored record where it is newer than the one in memory, with its generation known.
+pub(super) fn newer(memory: Option<&Record>, stored: Option<Record>) -> Option<Record> {
+    let stored = stored?;
+    let Some(memory) = memory else {
+        return Some(Record {
+            generation: Some(stored.generation.unwrap_or(1)),
+            ..stored
+        });
+    };
+    let ours = memory.generation.unwrap_or(0);
+    let next = ours.saturating_add(1);
+    match stored.generation {
+        Some(theirs) if theirs > ours => Some(stored),
+        // Another grant, written by a program that does not count, or by a login after the file was moved away while
+        // ours is refused.
+        theirs
+            if !memory.same_tokens(&stored)
+                && (theirs.is_none_or(|theirs| theirs == ours) || memory.refusal.is_some()) =>
+        {
+            Some(Record {
+                generation: Some(next),
+                ..stored
+            })
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn renewed(
+    old: &Record,
+    issued: Issued,
+    rotation: LastRotation,
+    received: SystemTime,
+) -> Record {
+    // The token was issued at some moment of the exchange, and its beginning is on the safe side. But an exchange that
+    // took much of the token's life must not make it look dead on arrival: it would be rotated again at once.
+    let took = received.duration_since(rotation.at).unwrap_or_default();
+    let issued_at = if took > issued.lifetime / 10 {
+        received
+    } else {
+        rotation.at
+    };
+    let refresh_issued_at = if issued.refresh_token.is_some() {
+        issued_at
+    } else {
+        old.refresh_issued_at
+    };
+    Record {
+        generation: Some(old.generation.unwrap_or(0).saturating_add(1)),
+        access_token: issued.access_token,
+        refresh_token: issued
+            .refresh_token
+            .unwrap_or_else(|| old.refresh_token.clone()),
+        issued_at,
+        expires_at: issued_at.checked_add(issued.lifetime).unwrap_or(issued_at),
+        refresh_issued_at,
+        scopes: issued.scopes.unwrap_or_else(|| old.scopes.clone()),
+        user_id: issued.user_id.or(old.user_id),
+        account_id: issued.account_id.or(old.account_id),
+        intent: None,
+        refusal: None,
+        last_rotation: Some(rotation),
+        last_error: None,
+    }
+}
+
+/// What a person is told when there has never been a pair.
+pub fn never_logged_in(store: &Store) -> String {
+    let path: PathBuf = store.path().to_owned();
+    format!(
+        "no login yet ({} does not exist); run: lucid-proxy import FILE",
+        path.display()
+    )
+}
+
+pub(super) fn refusal_message(
+    code: &str,
+    description: &str,
+    unanswered: Option<&Intent>,
+) -> String {
+    let cause = match (code, unanswered) {
+        ("invalid_client" | "unauthorized_client", _) => {
+            "the client id or secret is wrong, or the application was disabled; correct them and restart".to_owned()
+        }
+        (_, Some(intent)) => {
+            let at = humantime::format_rfc3339_seconds(intent.at);
+            format!("a rotation begun at {at} never got its answer, so its new tokens were lost; log in again and run: lucid-proxy import FILE")
+        }
+        _ => "it was used elsewhere, revoked or not used for 180 days, or the client id or secret is wrong; log in again and run: lucid-proxy import FILE".to_owned(),
+    };
+    let description = if description.is_empty() {
+        String::new()
+    } else {
+        format!(" \"{description}\"")
+    };
+    format!("the token endpoint refused the refresh token ({code}{description}): {cause}")
+}
+
+/// Tells one application's credentials from another's without keeping them: 64 bits of SHA-256.
+pub fn fingerprint(client: &Client) -> String {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    context.update(client.id.as_bytes());
+    context.update(&[0]);
+    context.update(client.secret.expose_secret().as_bytes());
+    context
+        .finish()
+        .as_ref()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::record::Refusal;
+
+    fn record(generation: Option<u64>, refresh_token: &str) -> Record {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+        Record {
+            generation,
+            ..Record::from_refresh_token(Secret::from(refresh_token), now)
+        }
+    }
+
+    #[test]
+    fn t02_t07_only_a_newer_record_is_taken_over() {
+        let taken = |memory: &Record, stored: Record| {
+            newer(Some(memory), Some(stored)).and_then(|record| record.generation)
+        };
+        let ours = record(Some(5), "five");
+        assert_eq!(taken(&ours, record(Some(6), "six")), Some(6));
+        assert_eq!(taken(&ours, record(Some(5), "five")), None, "the same");
+        assert_eq!(
+            taken(&ours, record(Some(4), "four")),
+            None,
+            "a restored backup"
+        );
+        assert_eq!(
+            taken(&ours, record(None, "five")),
+            None,
+            "the same, as the example script writes it"
+        );
+        assert_eq!(
+            taken(&ours, record(None, "other")),
+            Some(6),
+            "the example script refreshed"
+        );
+        let refusal = Refusal {
+            code: "invalid_grant".to_owned(),
+            message: String::new(),
+            at: SystemTime::UNIX_EPOCH,
+            client: String::new(),
+        };
+        let refused = Record {
+            refusal: Some(refusal),
+            ..record(Some(5), "five")
+        };
+        assert_eq!(
+            taken(&refused, record(Some(1), "new")),
+            Some(6),
+            "a login after the file was moved away"
+        );
+        assert_eq!(taken(&refused, record(Some(5), "five")), None);
+        assert!(newer(None, None).is_none());
+        assert_eq!(
+            newer(None, Some(record(None, "r"))).and_then(|record| record.generation),
+            Some(1)
+        );
+    }
+}
