@@ -162,6 +162,7 @@ impl Server {
             first_request: config.timeouts.first_request,
             idle: config.timeouts.idle,
         };
+        let go = CancellationToken::new();
         for index in 0..config.workers {
             let listeners = listeners
                 .iter()
@@ -173,6 +174,7 @@ impl Server {
                 guard: config.guard.clone(),
                 bounds,
                 drain: config.timeouts.drain,
+                go: go.clone(),
                 stop: running.stop.child_token(),
             };
             running.workers.push(
@@ -181,6 +183,7 @@ impl Server {
                     .map_err(StartError::Worker)?,
             );
         }
+        go.cancel();
         Ok(running)
     }
 }

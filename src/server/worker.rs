@@ -27,6 +27,9 @@ pub(super) struct Worker {
     pub(super) guard: config::Guard,
     pub(super) bounds: Bounds,
     pub(super) drain: Duration,
+    /// Told when all workers have what they need: a crowd that waits already could take the last descriptors away from
+    /// those that start later.
+    pub(super) go: CancellationToken,
     pub(super) stop: CancellationToken,
 }
 
@@ -59,6 +62,11 @@ impl Worker {
     }
 
     async fn run(self) {
+        tokio::select! {
+            () = self.go.cancelled() => {}
+            // The start was given up.
+            () = self.stop.cancelled() => return,
+        }
         let proxy = Rc::new(Proxy::new(self.settings));
         let connections = TaskTracker::new();
         let mut accepting = Vec::new();
