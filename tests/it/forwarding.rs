@@ -508,6 +508,24 @@ fn an_upstream_that_is_down_resets_or_answers_garbage_is_a_502_that_says_so() {
 }
 
 #[test]
+fn an_upstream_that_resets_is_a_502_that_says_so() {
+    let (upstream, _world, serving) = raw();
+    let mut client = serving.connect();
+    client.request("POST /x", &[], &[7; 5000]);
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    connection.read(1);
+    // Closed with bytes on it that nobody has read, it is reset.
+    drop(connection);
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.code().as_str()),
+        (502, "upstreamUnreachable")
+    );
+    serving.wait_for_log("upstreamUnreachable");
+}
+
+#[test]
 fn codings_and_protocols_that_cannot_be_passed_on_are_refused() {
     let (upstream, _world, serving) = raw();
     for answer in [
