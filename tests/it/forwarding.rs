@@ -257,7 +257,6 @@ fn f13_a_response_that_is_cut_does_not_look_whole() {
         &b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"[..],
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nnonsense\r\n",
-        b"HTTP/1.0 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
     ] {
         let (upstream, _world, serving) = raw();
         let mut client = serving.connect();
@@ -282,13 +281,23 @@ fn f13_a_silent_response_body_is_cut() {
     drop(serving);
     world.tables = "[timeouts]\nbody = \"200ms\"\n".to_owned();
     let serving = world.serve();
-    let mut client = serving.connect();
-    client.request("GET /x", &[], b"");
-    let mut connection = upstream.accept();
-    connection.request();
-    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
-    assert!(!client.response().complete);
-    assert!(connection.is_closed());
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"[..],
+        // Passed on in its own version, it would end as it should: by closing.
+        b"HTTP/1.0 200 OK\r\n\r\nhalf",
+    ] {
+        let mut client = serving.connect();
+        client.request("GET /x", &[], b"");
+        let mut connection = upstream.accept();
+        connection.request();
+        connection.send(answer);
+        let response = client.response();
+        assert_eq!(
+            (response.text().as_str(), response.complete),
+            ("half", false)
+        );
+        assert!(connection.is_closed());
+    }
 }
 
 #[test]
