@@ -2,22 +2,22 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 
-use super::{ConfigOption, Failure, load, print, store_failure};
+use super::{ConfigOption, Failure, load, print};
 use crate::config::Need;
 use crate::secret::Secret;
+use crate::token::handover;
 use crate::token::record::Record;
-use crate::token::store::{Lock, Store};
+use crate::token::store::Store;
 
 /// More than any token file or refresh token.
 const LARGEST: u64 = 1 << 20;
 /// Longer than a rotation usually takes.
 const LOCK_WAIT: Duration = Duration::from_secs(15);
-const LOCK_POLL: Duration = Duration::from_millis(50);
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -35,62 +35,40 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure
     let imported = read(&options.file)?;
     let store = Store::new(config.credential.store.clone());
     store.probe()?;
-    let _lock = lock(&store)?;
-    let present = store.read().map_err(store_failure)?;
-    let generation = next_generation(present.as_ref(), &imported, &options, &store)?;
-    store.write(&Record {
-        generation: Some(generation),
-        ..imported
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let put = handover::put(&store, LOCK_WAIT, |present| {
+        may_replace(present, &imported, &options, &store)?;
+        Ok(imported)
+    });
+    runtime.block_on(put)?;
     print(&format!(
-        "imported into {}; a running proxy takes it over within half a minute, else start one: lucid-proxy serve",
+        "imported into {}; a running proxy has taken it over, else start one: lucid-proxy serve",
         store.path().display()
     ))
 }
 
-fn next_generation(
+/// Whether the present login gives way; the reason why not.
+fn may_replace(
     present: Option<&Record>,
     imported: &Record,
     options: &Options,
     store: &Store,
-) -> Result<u64, Failure> {
-    let Some(present) = present else {
-        return Ok(imported.generation.unwrap_or(1).max(1));
-    };
-    if present.same_tokens(imported) && present.refusal.is_none() {
-        return Err(anyhow!(
+) -> Result<(), String> {
+    let present =
+        present.filter(|present| present.refusal.is_none() && present.logged_out.is_none());
+    match present {
+        Some(present) if present.same_tokens(imported) => Err(format!(
             "{} has this refresh token already; nothing was changed",
             store.path().display()
-        )
-        .into());
-    }
-    if present.refusal.is_none() && !options.replace {
-        return Err(anyhow!(
+        )),
+        Some(_) if !options.replace => Err(format!(
             "{} holds a login that may still work; nothing was changed; to replace it: lucid-proxy import --replace {}",
             store.path().display(),
             options.file.display()
-        )
-        .into());
-    }
-    Ok(present
-        .generation
-        .unwrap_or(1)
-        .max(imported.generation.unwrap_or(0))
-        .saturating_add(1))
-}
-
-fn lock(store: &Store) -> Result<Lock, Failure> {
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        if let Some(lock) = store.try_lock()? {
-            return Ok(lock);
-        }
-        if Instant::now() >= deadline {
-            let message =
-                "another process is refreshing the token right now; nothing was changed; try again";
-            return Err(anyhow!("{message} ({} is locked)", store.lock_path().display()).into());
-        }
-        std::thread::sleep(LOCK_POLL);
+        )),
+        _ => Ok(()),
     }
 }
 

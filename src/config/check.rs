@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::raw::{Found, Source, Table};
 use super::{
-    Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Log, LogFormat, Need,
-    Origin, Replay, Scheme, Timeouts, Upstream, secrets, state_directory,
+    Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, Log, LogFormat,
+    Need, Origin, Replay, Scheme, Timeouts, Upstream, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -115,53 +115,137 @@ fn check_credential<'a>(
     if let Some(kind) = kind.filter(|kind| kind.value != "oauth") {
         source.problem(Some(&kind.at), &kind.key, "expected \"oauth\"");
     }
-    let secrets = secrets::Secrets { file, environment };
+    let mut secrets = secrets::Secrets::new(file, environment);
     let required = need == Need::Everything;
     let id = secrets.take(source, &mut table, &secrets::CLIENT_ID, required);
     let secret = secrets.take(source, &mut table, &secrets::CLIENT_SECRET, required);
     let refresh_token = secrets.take(source, &mut table, &secrets::REFRESH_TOKEN, false);
-    let token_url = table.string(source, "token_url").unwrap_or_else(|| {
-        Found::implied("token_url", "https://api.lucid.co/oauth2/token".to_owned())
-    });
-    let token_url = check_token_url(source, &token_url);
     let store = table
         .string(source, "store")
         .map_or_else(|| "token_info.json".to_owned(), |found| found.value);
-    let margin = table
-        .duration(source, "refresh_margin")
-        .map_or(Duration::from_secs(300), |found| found.value);
-    let name = DEFAULT_CREDENTIAL.to_owned();
-    table.finish(source);
-    Credential {
-        name,
+    let credential = Credential {
+        name: DEFAULT_CREDENTIAL.to_owned(),
         client: id.zip(secret).map(|(id, secret)| Client {
             id: secrets::plain(&id),
             secret,
         }),
         refresh_token,
-        token_url,
+        token_url: check_url(
+            source,
+            &mut table,
+            "token_url",
+            "https://api.lucid.co/oauth2/token",
+        ),
+        authorize_url: check_url(
+            source,
+            &mut table,
+            "authorize_url",
+            "https://lucid.app/oauth2/authorize",
+        ),
+        redirect_url: check_url(
+            source,
+            &mut table,
+            "redirect_url",
+            "http://localhost:8117/callback",
+        ),
+        scopes: check_scopes(source, &mut table),
+        pkce: table
+            .boolean(source, "pkce")
+            .is_none_or(|found| found.value),
         store: state_directory(environment).join(store),
-        refresh_margin: margin,
-    }
+        refresh_margin: table
+            .duration(source, "refresh_margin")
+            .map_or(Duration::from_secs(300), |found| found.value),
+        rotate_idle_after: check_rotate_idle_after(source, &mut table),
+        hooks: Hooks {
+            login_needed: check_hook(source, &mut table, "on_login_needed"),
+            rotated: check_hook(source, &mut table, "on_rotated"),
+        },
+        secret_variables: secrets.into_variables(),
+    };
+    table.finish(source);
+    credential
 }
 
-fn check_token_url(source: &mut Source<'_>, found: &Found<String>) -> http::Uri {
+/// A URL that secrets are sent to, or come back to: over TLS, or on this machine.
+fn check_url<'a>(
+    source: &mut Source<'a>,
+    table: &mut Table<'a>,
+    name: &'static str,
+    usual: &'static str,
+) -> http::Uri {
+    let found = table
+        .string(source, name)
+        .unwrap_or_else(|| Found::implied(name, usual.to_owned()));
     let uri = found.value.parse::<http::Uri>().ok();
+    // `http::Uri` drops a fragment in silence; none of these may have one (RFC 6749 sections 3.1 and 3.1.2).
+    let uri = uri.filter(|_| !found.value.contains('#'));
     let origin = uri.as_ref().and_then(Origin::of);
     match (uri, origin) {
         (Some(uri), Some(origin)) => {
-            refuse_plain_http(source, found, &origin);
+            refuse_plain_http(source, &found, &origin);
             uri
         }
         _ => {
-            source.problem(
-                Some(&found.at),
-                &found.key,
-                "expected a URL: \"https://api.lucid.co/oauth2/token\"",
-            );
+            let message = format!("expected a URL: \"{usual}\"");
+            source.problem(Some(&found.at), &found.key, message);
             http::Uri::default()
         }
     }
+}
+
+fn check_scopes<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> Vec<String> {
+    let Some(found) = table.strings(source, "scopes") else {
+        let usual = [
+            "offline_access",
+            "user.profile",
+            "lucidchart.document.content",
+        ];
+        return usual.map(str::to_owned).to_vec();
+    };
+    // RFC 6749 section 3.3.
+    let is_scope = |scope: &String| {
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        !scope.is_empty() && scope.bytes().all(plain)
+    };
+    if !found.value.iter().all(is_scope) {
+        let message = "expected scopes without spaces or quotes, one an entry, such as [\"offline_access\", \"user.profile\"]";
+        source.problem(Some(&found.at), &found.key, message);
+    } else if !found.value.iter().any(|scope| scope == "offline_access") {
+        let message = "\"offline_access\" is missing: without it there is no refresh token, and no login lasts";
+        source.problem(Some(&found.at), &found.key, message);
+    }
+    found.value
+}
+
+/// A refresh token dies after 180 unused days (Lucid's documentation): what is accepted leaves time to notice a failure.
+fn check_rotate_idle_after<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> Duration {
+    const DAY: u64 = 24 * 60 * 60;
+    const LONGEST: Duration = Duration::from_secs(170 * DAY);
+    match table.duration(source, "rotate_idle_after") {
+        Some(found) if found.value > LONGEST => {
+            let message = "at most \"170days\" is accepted, since a refresh token dies after 180 days without use";
+            source.problem(Some(&found.at), &found.key, message);
+            LONGEST
+        }
+        Some(found) => found.value,
+        None => Duration::from_secs(30 * DAY),
+    }
+}
+
+fn check_hook<'a>(
+    source: &mut Source<'a>,
+    table: &mut Table<'a>,
+    name: &'static str,
+) -> Vec<String> {
+    let Some(found) = table.strings(source, name) else {
+        return Vec::new();
+    };
+    if found.value.first().is_none_or(String::is_empty) {
+        let message = "expected a program and its arguments, such as [\"notify-send\", \"Lucid needs a login\"]; leave the key out for none";
+        source.problem(Some(&found.at), &found.key, message);
+    }
+    found.value
 }
 
 fn check_replay<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Replay {

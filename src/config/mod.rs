@@ -66,16 +66,39 @@ pub struct Upstream {
 pub struct Credential {
     /// The name behind `credentials.`.
     pub name: String,
-    /// Identifies the application at Lucid; `None` only under [`Need::Store`].
+    /// Identifies the application at Lucid; `None` only where [`Need`] does not ask for it.
     pub client: Option<Client>,
     /// A refresh token to begin with; used only while the store has no pair.
     pub refresh_token: Option<Secret>,
-    /// Where a refresh token is exchanged for a new pair.
+    /// Where a code or a refresh token is exchanged for a new pair.
     pub token_url: http::Uri,
+    /// Where a person approves a login.
+    pub authorize_url: http::Uri,
+    /// Where the browser is sent afterwards.
+    pub redirect_url: http::Uri,
+    /// What a login asks for.
+    pub scopes: Vec<String>,
+    /// Whether a login is bound to its code by PKCE (RFC 7636).
+    pub pkce: bool,
     /// The file that keeps the pair.
     pub store: PathBuf,
     /// How long before its expiry a token is replaced, at the most.
     pub refresh_margin: Duration,
+    /// How old a refresh token may become before it is replaced although nobody needs it.
+    pub rotate_idle_after: Duration,
+    /// What is run when only a login helps, and after a rotation.
+    pub hooks: Hooks,
+    /// Variables that may hold a secret; programs that this one starts do not get them.
+    pub secret_variables: Vec<String>,
+}
+
+/// Programs with their arguments, run for notifications; an empty list runs nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    /// When only a login helps.
+    pub login_needed: Vec<String>,
+    /// When a new pair was issued and stored.
+    pub rotated: Vec<String>,
 }
 
 /// The application's own credentials (RFC 6749 section 2.3.1).

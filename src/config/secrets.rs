@@ -40,15 +40,32 @@ pub(super) const REFRESH_TOKEN: Keys = Keys {
 
 /// What looking a secret up needs.
 pub(super) struct Secrets<'a> {
-    pub(super) file: Option<&'a Path>,
-    pub(super) environment: &'a dyn Environment,
+    file: Option<&'a Path>,
+    environment: &'a dyn Environment,
+    /// Every variable that may hold one, whether it was read or not.
+    variables: Vec<String>,
 }
 
-impl Secrets<'_> {
+impl<'e> Secrets<'e> {
+    pub(super) fn new(file: Option<&'e Path>, environment: &'e dyn Environment) -> Self {
+        Self {
+            file,
+            environment,
+            variables: Vec::new(),
+        }
+    }
+
+    /// The names of all variables that may hold a secret.
+    pub(super) fn into_variables(mut self) -> Vec<String> {
+        self.variables.sort_unstable();
+        self.variables.dedup();
+        self.variables
+    }
+
     /// Takes all three keys from `table` and answers the value that one of them, or the usual variable, gives.
     /// Reports a value that is `required` and not there, and where it could come from.
     pub(super) fn take<'a>(
-        &self,
+        &mut self,
         source: &mut Source<'a>,
         table: &mut Table<'a>,
         keys: &Keys,
@@ -57,6 +74,9 @@ impl Secrets<'_> {
         let inline = table.string(source, keys.inline);
         let env = table.string(source, keys.env);
         let file = table.string(source, keys.file);
+        self.variables.push(keys.usual_variable.to_owned());
+        self.variables
+            .extend(env.as_ref().map(|env| env.value.clone()));
         let given: Vec<_> = [&inline, &env, &file].into_iter().flatten().collect();
         if let [_, .., last] = given[..] {
             let message = format!(

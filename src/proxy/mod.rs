@@ -35,6 +35,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use crate::config::{Config, Origin};
+use crate::token::traffic::Lane;
 use crate::token::{Bearer, Grant};
 use body::{RequestBody, ResponseBody};
 use connection::Target;
@@ -86,6 +87,8 @@ impl Settings {
 pub struct Proxy {
     settings: Settings,
     upstream: Rc<Upstream>,
+    /// Counts the requests that are on their way with a token.
+    lane: Lane,
     /// When it was last said that upstream fails.
     warned: Cell<Option<Instant>>,
 }
@@ -97,9 +100,11 @@ impl Proxy {
     /// A proxy with connections of its own.
     pub fn new(settings: Settings) -> Self {
         let upstream = Rc::new(Upstream::new(settings.target.clone()));
+        let lane = settings.grant.lane();
         Self {
             settings,
             upstream,
+            lane,
             warned: Cell::new(None),
         }
     }
@@ -168,12 +173,14 @@ impl Proxy {
         let asked = Asked::of(&head);
         self.prepare(&mut head)?;
         let bearer = self.settings.grant.bearer().await?;
+        let on_its_way = self.lane.enter();
         let body = RequestBody::record(incoming, self.settings.replay_memory);
         let first = self.send(&mut head, &body, &bearer).await?;
         let mut answer = match route::is_curable(first.status(), &head.uri) {
             false => Answer::plain(first, bearer.generation),
             true => Box::pin(self.cure(first, &mut head, &body, bearer.generation)).await,
         };
+        drop(on_its_way);
         head::prepare_response(&mut answer.response);
         self.point_back(&mut answer.response, &asked);
         answer.note(exchange);

@@ -1,32 +1,43 @@
 //! The grant: an access token for every request, and a login that is never lost.
 //!
 //! A request knows two calls: [`Grant::bearer`] asks for a token, [`Grant::reject`] reports that upstream did not take
-//! it. Behind them stand four parts that can be read alone:
+//! it. Behind them stand parts that can be read alone:
 //!
-//! - [`state`]: what to do and when, as pure functions;
-//! - [`refresher`]: the one task that waits, asks the token endpoint and writes;
-//! - [`endpoint`]: the one request to the token endpoint, and what its answers mean;
+//! - [`state`]: what to do and when, as pure functions; [`traffic`]: how many requests are on their way;
+//! - [`refresher`]: the one task that waits; `keeper`: one rotation, from the lock to the store;
+//! - [`endpoint`]: what the token endpoint is asked; [`answer`]: what its answers mean; [`transport`]: how both travel;
 //! - [`store`] and [`record`]: the file that keeps the pair, and what stands in it; [`succession`]: which record follows
-//!   which.
+//!   which; [`disk`] and [`watch`]: what a store needs of a file system;
+//! - [`handover`]: what a login, an import and a logout put into the store; [`scopes`]: what a login lacks; `hooks`: programs that are told of a rotation, or that a login is needed.
 
+pub mod answer;
+pub mod disk;
 pub mod endpoint;
+pub mod handover;
+mod hooks;
+mod keeper;
 pub mod record;
 pub mod refresher;
+pub mod scopes;
 pub mod state;
 pub mod store;
 pub mod succession;
+pub mod traffic;
+pub mod transport;
+pub mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, watch as channel};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::secret::Secret;
 use state::{Ask, State, Trouble, Verdict};
+use traffic::{Lane, Traffic};
 
 /// A grant as requests see it. Cheap to clone; all clones are the same grant.
 #[derive(Clone, Debug)]
@@ -71,8 +82,9 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the refresher.
     work: Notify,
+    traffic: Traffic,
     /// Wakes the requests that wait.
-    changed: watch::Sender<()>,
+    changed: channel::Sender<()>,
     clock: Arc<dyn Clock>,
     /// How long a request waits for a token.
     patience: Duration,
@@ -94,12 +106,13 @@ impl Grant {
         patience: Duration,
     ) -> Self {
         let standing = ArcSwap::from_pointee(Standing::of(&state, bearer));
-        let (changed, _) = watch::channel(());
+        let (changed, _) = channel::channel(());
         let state = Mutex::new(state);
         Self(Arc::new(Shared {
             standing,
             state,
             work: Notify::new(),
+            traffic: Traffic::default(),
             changed,
             clock,
             patience,
@@ -130,7 +143,8 @@ impl Grant {
         let mut changes = self.0.changed.subscribe();
         loop {
             changes.mark_unchanged();
-            match self.decide(|state, now| state.ask(now)) {
+            let busy = self.is_busy();
+            match self.decide(|state, now| state.ask(now, busy)) {
                 (Ask::Use, Some(bearer)) => return Ok(bearer),
                 (Ask::Use, None) => return Err(NoToken::unusable()),
                 (
@@ -162,7 +176,7 @@ impl Grant {
     fn living(&self) -> Option<Bearer> {
         let alive = {
             let state = self.state();
-            !state.is_blocked()
+            state.trouble().is_none()
                 && state
                     .pair()
                     .is_some_and(|pair| self.0.clock.now().wall < pair.expires_at)
@@ -211,17 +225,65 @@ impl Grant {
         self.decide(|state, now| state.replayed(now, generation, accepted));
     }
 
+    /// A new pair, whatever the old one is still good for: what a person asked for.
+    ///
+    /// # Errors
+    ///
+    /// When there is none within the time that a request may wait.
+    pub async fn rotate(&self) -> Result<u64, NoToken> {
+        let deadline = Instant::now() + self.0.patience;
+        let mut changes = self.0.changed.subscribe();
+        let generation = |state: &State| state.pair().map_or(0, |pair| pair.generation);
+        let before = generation(&self.state());
+        loop {
+            changes.mark_unchanged();
+            let demanded = self.decide(|state, now| (state.demand(now, before), generation(state)));
+            match demanded.0 {
+                (Ask::Use, generation) => return Ok(generation),
+                (
+                    Ask::Fail {
+                        trouble,
+                        retry_after,
+                    },
+                    _,
+                ) => {
+                    return Err(NoToken {
+                        trouble,
+                        retry_after,
+                    });
+                }
+                (Ask::Wait, _) => {}
+            }
+            if tokio::time::timeout_at(deadline, changes.changed())
+                .await
+                .is_err()
+            {
+                return Err(NoToken::too_slow(self.0.patience));
+            }
+        }
+    }
+
+    /// A place from which one worker's requests go out, so that a rotation can prefer a moment without any (T13).
+    pub fn lane(&self) -> Lane {
+        self.0.traffic.lane(self.clone())
+    }
+
+    fn is_busy(&self) -> bool {
+        self.0.traffic.is_busy()
+    }
+
     /// Lets the state decide, publishes what it became, and answers with the bearer that belongs to the decision.
     fn decide<T>(
         &self,
         decision: impl FnOnce(&mut State, crate::clock::Now) -> T,
     ) -> (T, Option<Bearer>) {
         let mut state = self.state();
-        let was_calm = state.is_calm();
+        let before = (state.is_calm(), state.is_hoping());
         let answer = decision(&mut state, self.0.clock.now());
         let bearer = self.0.standing.load().bearer.clone();
-        if was_calm && !state.is_calm() {
-            // From this moment requests wait (T13).
+        if before != (state.is_calm(), state.is_hoping()) {
+            self.0.traffic.call(state.is_hoping());
+            // From this moment requests wait, or at least ask (T13).
             self.0
                 .standing
                 .store(Arc::new(Standing::of(&state, bearer.clone())));
@@ -238,6 +300,7 @@ impl Grant {
     ) -> T {
         let mut state = self.state();
         let answer = change(&mut state, self.0.clock.now());
+        self.0.traffic.call(state.is_hoping());
         let bearer = match bearer.into() {
             Published::New(bearer) => bearer,
             Published::Same => self.0.standing.load().bearer.clone(),

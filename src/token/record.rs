@@ -24,7 +24,7 @@ pub struct Record {
     pub generation: Option<u64>,
     /// Empty where only a refresh token is known yet.
     pub access_token: Secret,
-    /// Never empty.
+    /// Empty after a logout only.
     pub refresh_token: Secret,
     /// When the access token was issued.
     pub issued_at: SystemTime,
@@ -46,6 +46,10 @@ pub struct Record {
     pub last_rotation: Option<LastRotation>,
     /// The last rotation that failed, since this pair was issued.
     pub last_error: Option<LastError>,
+    /// The last rotation of this grant or one before it whose new pair was lost.
+    pub lost_rotation: Option<Intent>,
+    /// When a person logged out: there is no pair, and whoever still holds an older one must not bring it back (T18).
+    pub logged_out: Option<SystemTime>,
 }
 
 /// Written before the refresh token is sent: from then on its fate is open until an answer is stored.
@@ -56,6 +60,20 @@ pub struct Intent {
     /// When.
     #[serde(with = "rfc3339")]
     pub at: SystemTime,
+    /// When it was last sent, where that was more than once.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "rfc3339_option"
+    )]
+    pub again: Option<SystemTime>,
+}
+
+impl Intent {
+    /// When the refresh token was last on its way.
+    pub fn last_sent(&self) -> SystemTime {
+        self.again.unwrap_or(self.at)
+    }
 }
 
 /// The token endpoint refused this generation for good.
@@ -78,7 +96,7 @@ pub struct LastRotation {
     /// When.
     #[serde(with = "rfc3339")]
     pub at: SystemTime,
-    /// Why: `expiring`, `expired`, `rejected` or `first`.
+    /// Why: `first`, `expiring`, `expired`, `rejected`, `idle`, `unfinished` or `asked`.
     pub cause: String,
     /// How long the token endpoint took.
     pub milliseconds: u64,
@@ -138,6 +156,14 @@ impl Record {
     }
 
     fn from_stored(stored: Stored) -> Result<Self, RecordError> {
+        let logged_out = stored.logged_out_at.as_deref().map(parse_rfc3339);
+        if let Some(at) = logged_out {
+            let at = at.ok_or(RecordError::BadTime("logged_out_at"))?;
+            return Ok(Self {
+                lost_rotation: stored.lost_rotation,
+                ..Self::logged_out(stored.generation.unwrap_or(0), at)
+            });
+        }
         let refresh_token = stored.refresh_token.filter(|token| !token.is_empty());
         let refresh_token = refresh_token.ok_or(RecordError::NoRefreshToken)?;
         let naive = stored
@@ -169,6 +195,8 @@ impl Record {
             refusal: stored.refusal,
             last_rotation: stored.last_rotation,
             last_error: stored.last_error,
+            lost_rotation: stored.lost_rotation,
+            logged_out: None,
         })
     }
 
@@ -191,6 +219,8 @@ impl Record {
             refusal: &self.refusal,
             last_rotation: &self.last_rotation,
             last_error: &self.last_error,
+            lost_rotation: &self.lost_rotation,
+            logged_out_at: self.logged_out.map(rfc3339::format),
         };
         let mut json = serde_json::to_vec_pretty(&stored)
             .expect("strings, numbers and lists always serialise");
@@ -214,6 +244,17 @@ impl Record {
             refusal: None,
             last_rotation: None,
             last_error: None,
+            lost_rotation: None,
+            logged_out: None,
+        }
+    }
+
+    /// What is left after a logout: no pair, and a generation that is higher than that of every pair before.
+    pub fn logged_out(generation: u64, at: SystemTime) -> Self {
+        Self {
+            generation: Some(generation),
+            logged_out: Some(at),
+            ..Self::from_refresh_token(Secret::from(String::new()), at)
         }
     }
 
@@ -289,6 +330,30 @@ mod rfc3339 {
     }
 }
 
+mod rfc3339_option {
+    use super::{Deserialize, SystemTime, rfc3339};
+
+    #[derive(Deserialize)]
+    struct Time(#[serde(with = "rfc3339")] SystemTime);
+
+    #[expect(clippy::ref_option, reason = "the form that serde calls")]
+    pub(super) fn serialize<S: serde::Serializer>(
+        time: &Option<SystemTime>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => rfc3339::serialize(time, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        Ok(Option::<Time>::deserialize(from)?.map(|time| time.0))
+    }
+}
+
 #[derive(Deserialize)]
 struct VersionOnly {
     version: Option<u32>,
@@ -311,6 +376,8 @@ struct Stored {
     refusal: Option<Refusal>,
     last_rotation: Option<LastRotation>,
     last_error: Option<LastError>,
+    lost_rotation: Option<Intent>,
+    logged_out_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -336,6 +403,10 @@ struct StoredRef<'a> {
     last_rotation: &'a Option<LastRotation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: &'a Option<LastError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_rotation: &'a Option<Intent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logged_out_at: Option<String>,
 }
 
 #[cfg(test)]
@@ -352,8 +423,18 @@ mod tests {
         record.intent = Some(Intent {
             generation: 7,
             at: now,
+            again: Some(now + Duration::from_secs(70)),
         });
         record
+    }
+
+    #[test]
+    fn t18_a_logout_comes_back_as_it_was_written() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+        let written = Record::logged_out(8, now);
+        let read = Record::from_json(&written.to_json()).expect("what we write we can read");
+        assert_eq!(format!("{written:?}"), format!("{read:?}"));
+        assert!(read.refresh_token.expose_secret().is_empty());
     }
 
     #[test]
@@ -422,6 +503,7 @@ mod tests {
                 br#"{"refresh_token":"r","expiration":"marked"}"#,
                 "its field expiration",
             ),
+            (br#"{"logged_out_at":"marked"}"#, "its field logged_out_at"),
             (b"[1]", "not a token file"),
             (b"\xff\xfe", "not a token file"),
         ] {

@@ -1,8 +1,8 @@
-//! The one task that rotates the grant (rules T2 to T10).
+//! The one task that keeps the grant alive (rules T2 to T14).
 //!
-//! It waits until the [state] says so, then: lock, read the store again, write the intent, ask the token
-//! endpoint once, store the answer, publish it. Nothing cancels it between the first and the last of these steps: it
-//! is told to stop only between rotations, and the program waits for it.
+//! It waits until the [state](super::state) says so and lets the keeper rotate; in between it sees what other
+//! processes store. Nothing cancels it in a rotation: it is told to stop only between rotations, and the program waits
+//! for it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,49 +10,41 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::{Answer, TokenEndpoint};
-use super::record::{Intent, LastError, LastRotation, Record, Refusal};
-use super::state::{self, Cause, Next, Outcome, Pair, State, Trouble};
-use super::store::{Lock, Store, StoreError};
-use super::succession::{
-    fingerprint, may_seed, never_logged_in, newer, pair_and_bearer, refusal_message, renewed,
-    standing,
-};
-use super::{Grant, Published};
-use crate::clock::Clock;
-use crate::config::{Client, Credential, Origin, Scheme};
+use super::disk::Lock;
+use super::endpoint::TokenEndpoint;
+use super::hooks::{Event, Hooks, Kind};
+use super::keeper::{Keeper, with_cause};
+use super::record::Record;
+use super::state::{Cause, Margins, Next, Outcome, Pair, State, Trouble};
+use super::store::{Seen, Store, StoreError};
+use super::succession::{may_seed, meaning, never_logged_in};
+use super::transport::{Https, TransportError};
+use super::watch::Watch;
+use super::{Grant, scopes};
+use crate::clock::{Clock, Now};
+use crate::config::Credential;
 
 /// Timers only wake up, at least this often: the machine may have slept meanwhile (T12).
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// How often the store is looked at while only a login can help.
-const LOGIN_POLL: Duration = Duration::from_secs(1);
-/// How long another process may hold the lock before a rotation gives up for now.
-const LOCK_WAIT: Duration = Duration::from_secs(30);
-/// How often a lock that another process holds is tried.
-const LOCK_POLL: Duration = Duration::from_millis(50);
+/// How often the store is looked at where the system does not tell of changes.
+const STORE_POLL: Duration = Duration::from_secs(1);
 /// How often a pair that could not be stored is tried again.
 const WRITE_RETRY: Duration = Duration::from_secs(1);
 /// The two clocks may differ by this much between two wake-ups before it counts as a jump.
 const CLOCK_JUMP: Duration = Duration::from_secs(5);
 
-/// Rotates one grant.
+/// Keeps one grant alive.
 #[derive(Debug)]
 pub struct Refresher {
     grant: Grant,
-    name: String,
-    store: Store,
-    endpoint: TokenEndpoint,
-    client: Client,
-    margin: Duration,
-    clock: Arc<dyn Clock>,
-    /// The pair that is the authority; `None` before the first login.
-    record: Option<Record>,
-    /// Tells when to end.
-    stop: CancellationToken,
-    /// The generation that was last taken over from another process.
-    adopted: Option<u64>,
-    /// A pair that is newer than the store, with the lock that keeps others from using the store's old one (T7).
-    unsaved: Option<Lock>,
+    keeper: Keeper,
+    hooks: Hooks,
+    /// What the configuration asks for.
+    scopes: Vec<String>,
+    /// Tells of changes in the store; `None` where the system does not.
+    watch: Option<Watch>,
+    /// Tells other processes that this one uses the grant.
+    in_use: Option<Lock>,
 }
 
 /// Why there is no grant to serve with.
@@ -61,12 +53,9 @@ pub enum OpenError {
     /// The store is there but unusable.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No trusted certificates.
+    /// The token endpoint cannot be asked.
     #[error(transparent)]
-    Tls(#[from] crate::tls::TlsError),
-    /// The token endpoint's client could not be built.
-    #[error("cannot prepare requests to the token endpoint")]
-    Endpoint(#[from] reqwest::Error),
+    Transport(#[from] TransportError),
     /// The application's credentials are not configured.
     #[error("the client id and secret are missing: set LUCID_CLIENT_ID and LUCID_CLIENT_SECRET")]
     NoClient,
@@ -87,75 +76,89 @@ impl Refresher {
         patience: Duration,
         clock: Arc<dyn Clock>,
     ) -> Result<(Grant, Self), OpenError> {
-        let client = credential.client.clone().ok_or(OpenError::NoClient)?;
-        let tls = match Origin::of(&credential.token_url) {
-            Some(origin) if origin.scheme == Scheme::Http => None,
-            _ => Some(crate::tls::client_config()?),
-        };
-        let endpoint = TokenEndpoint::new(&credential.token_url, client.clone(), tls)?;
+        let endpoint = Self::endpoint(credential)?;
         let store = Store::new(credential.store.clone());
-        let now = clock.now().wall;
+        Self::assemble(credential, store, endpoint, patience, clock)
+    }
+
+    /// The credential's token endpoint.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be prepared.
+    pub fn endpoint(credential: &Credential) -> Result<TokenEndpoint, OpenError> {
+        let client = credential.client.clone().ok_or(OpenError::NoClient)?;
+        let transport = Arc::new(Https::new(&credential.token_url)?);
+        Ok(TokenEndpoint::new(&credential.token_url, client, transport))
+    }
+
+    /// As [`Refresher::open`], with this store and this endpoint.
+    pub(super) fn assemble(
+        credential: &Credential,
+        store: Store,
+        endpoint: TokenEndpoint,
+        patience: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Grant, Self), OpenError> {
         let stored = store.read()?;
         let record = match &credential.refresh_token {
             Some(seed) if may_seed(stored.as_ref(), seed) => {
-                Some(Record::from_refresh_token(seed.clone(), now))
+                Some(Record::from_refresh_token(seed.clone(), clock.now().wall))
             }
             _ => stored.map(|record| Record {
                 generation: Some(record.generation.unwrap_or(1)),
                 ..record
             }),
         };
-        let margin = credential.refresh_margin;
+        let margins = Margins {
+            refresh: credential.refresh_margin,
+            idle: credential.rotate_idle_after,
+        };
         let (state, bearer) = match &record {
-            Some(record) => standing(record, &client, margin),
-            None => (
-                State::blocked(None, Trouble::LoginRequired(never_logged_in(&store))),
-                None,
-            ),
+            Some(record) => {
+                let (pair, trouble, bearer) = meaning(record, endpoint.client(), margins);
+                (State::new(pair, trouble), bearer)
+            }
+            None => {
+                let trouble = Trouble::LoginRequired(never_logged_in(&store));
+                (State::new(None, Some(trouble)), None)
+            }
         };
         let grant = Grant::new(state, bearer, clock.clone(), patience);
-        let name = credential.name.clone();
-        let refresher = Self {
-            grant: grant.clone(),
-            name,
+        let keeper = Keeper {
+            name: credential.name.clone(),
             store,
             endpoint,
-            client,
-            margin,
+            margins,
             clock,
             record,
             stop: CancellationToken::new(),
             adopted: None,
             unsaved: None,
+            seen: Seen::default(),
+            settled_at: None,
+        };
+        let refresher = Self {
+            grant: grant.clone(),
+            keeper,
+            hooks: Hooks::new(credential),
+            scopes: credential.scopes.clone(),
+            watch: None,
+            in_use: None,
         };
         Ok((grant, refresher))
     }
 
     /// Whether only a person can help, and what it takes.
     pub fn login_needed(&self) -> Option<String> {
-        let mut state = self.grant.state();
-        if !state.is_blocked() {
-            return None;
-        }
-        match state.ask(self.clock.now()) {
-            state::Ask::Fail { trouble, .. } => Some(trouble.to_string()),
-            _ => None,
-        }
+        self.grant.state().trouble().map(ToString::to_string)
     }
 
     /// Rotates when it is time, until told to stop and nothing is under way.
     pub async fn run(mut self, stop: CancellationToken, drain: Drain) {
-        self.stop = stop.clone();
-        self.log_standing();
-        if self
-            .record
-            .as_ref()
-            .is_some_and(|record| record.generation == Some(0))
-        {
-            // A configured refresh token is proved at once, not by the first request.
-            self.grant.decide(|state, now| state.ask(now));
-        }
-        let mut before = self.clock.now();
+        self.keeper.stop = stop.clone();
+        self.begin();
+        let mut before = self.now();
         while !stop.is_cancelled() {
             // Asked once a turn: the answer to rotate counts as a rotation under way.
             let due = match self.next() {
@@ -167,62 +170,99 @@ impl Refresher {
             };
             let nap = self.nap(due);
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.grant.0.work.notified() => {}
+                () = changed(self.watch.as_ref()) => {}
                 () = tokio::time::sleep(nap) => {}
             }
-            let now = self.clock.now();
-            let jump = wall_clock_jump(before, now);
-            if let Some(jump) = jump.filter(|jump| *jump >= CLOCK_JUMP) {
-                tracing::warn!(
-                    credential = self.name,
-                    seconds = jump.as_secs(),
-                    "the clock was set or the machine slept; expiry is judged anew"
-                );
-            }
+            let now = self.now();
+            self.notice_jump(before, now);
             before = now;
             self.look_into_the_store();
             // It is tried again after the next nap, which is short while this fails.
-            let _ = self.save_again();
+            let _ = self.keeper.save_again();
         }
         self.save_before_the_end(drain).await;
+        self.hooks.finish(drain).await;
+    }
+
+    /// What is done once, before the first wait.
+    fn begin(&mut self) {
+        // Best effort: it serves a question that `refresh` asks.
+        self.in_use = self.keeper.store.use_grant().ok().flatten();
+        self.watch = self.keeper.store.watch();
+        self.log_standing();
+        if let Some(message) = self.login_needed() {
+            self.tell(Kind::LoginNeeded, message);
+        }
+        let Some(record) = &self.keeper.record else {
+            return;
+        };
+        if record.intent.is_some() {
+            self.grant.decide(|state, _| state.settle());
+        } else if record.generation == Some(0) {
+            // A configured refresh token is proved at once, not by the first request.
+            self.grant.decide(|state, now| state.ask(now, false));
+        }
+    }
+
+    fn now(&self) -> Now {
+        self.keeper.clock.now()
     }
 
     fn next(&self) -> Next {
-        self.grant.state().next(self.clock.now())
+        let busy = self.grant.is_busy();
+        let (next, _) = self.grant.decide(|state, now| state.next(now, busy));
+        next
     }
 
     fn nap(&self, due: Option<Instant>) -> Duration {
         let mut nap = LONGEST_SLEEP;
         if let Some(due) = due {
-            nap = nap.min(due.saturating_duration_since(self.clock.now().monotonic));
+            nap = nap.min(due.saturating_duration_since(self.now().monotonic));
         }
-        if self.grant.state().is_blocked() {
-            nap = nap.min(LOGIN_POLL);
+        if self.watch.is_none() {
+            nap = nap.min(STORE_POLL);
         }
-        if self.unsaved.is_some() {
+        if self.keeper.unsaved.is_some() {
             nap = nap.min(WRITE_RETRY);
         }
         nap
     }
 
+    fn notice_jump(&self, before: Now, now: Now) {
+        let jump = wall_clock_jump(before, now).filter(|jump| *jump >= CLOCK_JUMP);
+        if let Some(jump) = jump {
+            tracing::warn!(
+                credential = self.keeper.name,
+                seconds = jump.as_secs(),
+                "the clock was set or the machine slept; expiry is judged anew"
+            );
+        }
+    }
+
     async fn rotate(&mut self, cause: Cause) {
         let started = Instant::now();
-        let (outcome, bearer) = self.attempt(cause).await;
+        let (outcome, bearer) = self.keeper.attempt(cause).await;
         let milliseconds = started.elapsed().as_millis() as u64;
         self.grant.publish(bearer, |state, now| {
-            state.finished(now, outcome.clone(), fastrand::f64())
+            state.finished(now, outcome.clone(), fastrand::f64());
         });
-        let name = &self.name;
+        let name = &self.keeper.name;
         match outcome {
-            Outcome::Renewed(Pair { generation, .. }) if self.adopted == Some(generation) => {
-                self.log_adopted()
+            Outcome::Renewed(Pair { generation, .. })
+                if self.keeper.adopted == Some(generation) =>
+            {
+                self.log_adopted();
             }
             Outcome::Renewed(Pair { generation, .. }) => {
                 tracing::info!(credential = name, generation, %cause, milliseconds, "token rotated");
+                self.tell(Kind::Rotated, format!("token rotated ({cause})"));
             }
             Outcome::Refused(trouble) => {
                 tracing::error!(credential = name, %cause, milliseconds, "login needed: {trouble}");
+                self.tell(Kind::LoginNeeded, trouble.to_string());
             }
             Outcome::Failed { trouble, .. } => {
                 tracing::warn!(credential = name, %cause, milliseconds, "token not rotated, trying again soon: {trouble}");
@@ -230,240 +270,68 @@ impl Refresher {
         }
     }
 
+    fn tell(&mut self, kind: Kind, message: String) {
+        let record = self.keeper.record.as_ref();
+        let generation = record.and_then(|record| record.generation);
+        self.hooks.tell(Event {
+            kind,
+            generation,
+            message,
+        });
+    }
+
     fn log_adopted(&self) {
         tracing::info!(
-            credential = self.name,
-            generation = self.adopted,
+            credential = self.keeper.name,
+            generation = self.keeper.adopted,
             "took over a newer token from the store"
         );
+        self.log_missing_scopes();
     }
 
-    /// One rotation, from the lock to the store.
-    async fn attempt(&mut self, cause: Cause) -> (Outcome, Published) {
-        match self.prepare().await {
-            Ok((lock, record)) => self.exchange(cause, lock, record).await,
-            Err(Instead::Adopt(outcome, bearer)) => (outcome, bearer),
-            Err(Instead::GiveUp(outcome)) => (outcome, Published::Same),
-        }
-    }
-
-    /// Everything that must be so before a refresh token may be sent: the lock is ours, the store has nothing newer,
-    /// and it holds a note of what is about to happen, which also proves that it is writable (T2, T3).
-    async fn prepare(&mut self) -> Result<(Lock, Record), Instead> {
-        self.save_again()?;
-        let lock = self.lock().await?;
-        if let Some((outcome, bearer)) = self.adopt_newer()? {
-            return Err(Instead::Adopt(outcome, bearer));
-        }
-        let Some(lock) = lock else {
-            return Err(Instead::GiveUp(unavailable(format!(
-                "another process holds {}; it may be refreshing the same login",
-                self.store.lock_path().display()
-            ))));
-        };
-        let Some(record) = self.record.clone() else {
-            let trouble = Trouble::LoginRequired(never_logged_in(&self.store));
-            return Err(Instead::GiveUp(Outcome::Refused(trouble)));
-        };
-        if let Some(refusal) = record
-            .refusal
-            .filter(|refusal| refusal.client == fingerprint(&self.client))
-        {
-            // Another process was refused this very pair (T9).
-            return Err(Instead::GiveUp(Outcome::Refused(Trouble::LoginRequired(
-                refusal.message,
-            ))));
-        }
-        let generation = record.generation.unwrap_or(0);
-        let begun = Intent {
-            generation,
-            at: self.clock.now().wall,
-        };
-        let intended = Record {
-            refusal: None,
-            intent: record.intent.clone().or(Some(begun)),
-            ..record
-        };
-        self.store.write(&intended)?;
-        Ok((
-            lock,
-            Record {
-                intent: record.intent,
-                ..intended
-            },
-        ))
-    }
-
-    /// Sends the refresh token and stores what came of it. The intent in `record` is an earlier one, if that never had
-    /// an answer.
-    async fn exchange(
-        &mut self,
-        cause: Cause,
-        lock: Lock,
-        mut record: Record,
-    ) -> (Outcome, Published) {
-        let (begun, started) = (self.clock.now().wall, Instant::now());
-        match self.endpoint.refresh(&record.refresh_token).await {
-            Answer::Issued(issued) => {
-                let milliseconds = started.elapsed().as_millis() as u64;
-                let rotation = LastRotation {
-                    at: begun,
-                    cause: cause.to_string(),
-                    milliseconds,
-                };
-                let received = self.clock.now().wall;
-                self.issued(renewed(&record, issued, rotation, received), lock)
-            }
-            Answer::Refused { code, description } => self.refused(record, &code, &description),
-            Answer::Failed {
-                message,
-                retry_after,
-                maybe_spent,
-            } => {
-                if maybe_spent && record.intent.is_none() {
-                    let generation = record.generation.unwrap_or(0);
-                    record.intent = Some(Intent {
-                        generation,
-                        at: begun,
-                    });
-                }
-                record.last_error = Some(LastError {
-                    at: begun,
-                    message: message.clone(),
-                });
-                self.keep(record);
-                let trouble = Trouble::TokenUnavailable(message);
-                (
-                    Outcome::Failed {
-                        trouble,
-                        retry_after,
-                    },
-                    Published::Same,
-                )
-            }
-        }
-    }
-
-    /// `Ok(None)` when another process held the lock all the time, or this one is to end: nothing has begun yet.
-    async fn lock(&self) -> Result<Option<Lock>, StoreError> {
-        let deadline = Instant::now() + LOCK_WAIT;
-        loop {
-            if let Some(lock) = self.store.try_lock()? {
-                return Ok(Some(lock));
-            }
-            if Instant::now() >= deadline || self.stop.is_cancelled() {
-                return Ok(None);
-            }
-            tokio::time::sleep(LOCK_POLL).await;
-        }
-    }
-
-    /// Takes over what another process stored, if that is newer than what we have (T2). Of our own pair, takes over
-    /// what the other process learned about it: that it was sent and had no answer, or was refused.
-    fn adopt_newer(&mut self) -> Result<Option<(Outcome, Published)>, StoreError> {
-        let stored = self.store.read_any_mode()?;
-        if let (Some(ours), Some(stored)) = (&mut self.record, &stored)
-            && ours.same_tokens(stored)
-        {
-            ours.intent = ours.intent.take().or_else(|| stored.intent.clone());
-            ours.refusal = ours.refusal.take().or_else(|| stored.refusal.clone());
-        }
-        let Some(record) = newer(self.record.as_ref(), stored) else {
-            return Ok(None);
-        };
-        let (pair, bearer) = pair_and_bearer(&record, self.margin);
-        self.adopted = Some(pair.generation);
-        self.record = Some(record);
-        Ok(Some((Outcome::Renewed(pair), Published::New(bearer))))
-    }
-
-    /// Stores, then publishes. A pair that cannot be stored is published all the same: it is the only living one (T7).
-    fn issued(&mut self, record: Record, lock: Lock) -> (Outcome, Published) {
-        if let Err(error) = self.store.write(&record) {
-            tracing::error!(
-                credential = self.name,
-                generation = record.generation,
-                "the new token is kept in memory only until the store can be written: {}",
-                with_cause(&error)
-            );
-            self.unsaved = Some(lock);
-        }
-        let (pair, bearer) = pair_and_bearer(&record, self.margin);
-        self.record = Some(record);
-        (Outcome::Renewed(pair), Published::New(bearer))
-    }
-
-    /// The last look before saying that a grant is over: somebody may have logged in meanwhile (T9).
-    fn refused(
-        &mut self,
-        mut record: Record,
-        code: &str,
-        description: &str,
-    ) -> (Outcome, Published) {
-        if let Ok(Some(adopted)) = self.adopt_newer() {
-            return adopted;
-        }
-        let message = refusal_message(code, description, record.intent.as_ref());
-        let at = self.clock.now().wall;
-        let client = fingerprint(&self.client);
-        record.refusal = Some(Refusal {
-            code: code.to_owned(),
-            message: message.clone(),
-            at,
-            client,
-        });
-        self.keep(record);
-        (
-            Outcome::Refused(Trouble::LoginRequired(message)),
-            Published::Same,
-        )
-    }
-
-    /// Writes what was learned about a pair that stays as it is; failing to is no loss.
-    fn keep(&mut self, record: Record) {
-        if let Err(error) = self.store.write(&record) {
+    fn log_missing_scopes(&self) {
+        let granted = self.keeper.record.as_ref().map(|record| &record.scopes);
+        let missing = granted.map(|granted| scopes::missing(&self.scopes, granted));
+        if let Some(missing) = missing.filter(|missing| !missing.is_empty()) {
             tracing::warn!(
-                credential = self.name,
-                "cannot note the failed rotation: {}",
-                with_cause(&error)
+                credential = self.keeper.name,
+                "{}",
+                scopes::advice(&missing)
             );
         }
-        self.record = Some(record);
     }
 
-    /// Sees a login, or a rotation, that another process stored.
+    /// Sees a login, a logout or a rotation that another process stored.
     fn look_into_the_store(&mut self) {
-        // What is wrong with the store is said when a rotation needs it.
-        if let Ok(Some((Outcome::Renewed(pair), bearer))) = self.adopt_newer() {
-            self.grant
-                .publish(bearer, |state, now| state.renew(now, pair));
-            self.log_adopted();
+        if self.watch.as_ref().is_none_or(|watch| !watch.is_alive()) {
+            self.watch = self.keeper.store.watch();
         }
-    }
-
-    /// Stores the pair that could not be stored before, if there is one.
-    fn save_again(&mut self) -> Result<(), StoreError> {
-        let (Some(record), true) = (&self.record, self.unsaved.is_some()) else {
-            return Ok(());
+        // What is wrong with the store is said when a rotation needs it.
+        let Ok(Some((outcome, bearer))) = self.keeper.look() else {
+            return;
         };
-        self.store.write(record)?;
-        self.unsaved = None;
-        tracing::info!(
-            credential = self.name,
-            generation = record.generation,
-            "the token is stored now"
-        );
-        Ok(())
+        match outcome {
+            Outcome::Renewed(pair) => {
+                self.grant
+                    .publish(bearer, |state, now| state.renew(now, pair));
+                self.log_adopted();
+            }
+            Outcome::Refused(trouble) => {
+                tracing::warn!(credential = self.keeper.name, "{trouble}");
+                self.grant.publish(bearer, |state, _| state.block(trouble));
+            }
+            Outcome::Failed { .. } => {}
+        }
     }
 
     async fn save_before_the_end(&mut self, drain: Drain) {
         let deadline = Instant::now() + drain;
-        while self.save_again().is_err() {
+        while self.keeper.save_again().is_err() {
             if Instant::now() >= deadline {
                 tracing::error!(
-                    credential = self.name,
+                    credential = self.keeper.name,
                     "the newest token could not be stored in {} and ends with this process; a new login will be needed",
-                    self.store.path().display()
+                    self.keeper.store.path().display()
                 );
                 return;
             }
@@ -472,8 +340,8 @@ impl Refresher {
     }
 
     fn log_standing(&self) {
-        let name = &self.name;
-        match (self.login_needed(), &self.record) {
+        let name = &self.keeper.name;
+        match (self.login_needed(), &self.keeper.record) {
             (Some(message), _) => tracing::warn!(credential = name, "login needed: {message}"),
             (None, Some(record)) => {
                 let generation = record.generation;
@@ -482,14 +350,15 @@ impl Refresher {
                     tracing::warn!(
                         credential = name,
                         generation,
-                        "a rotation begun at {at} has no known end; the stored refresh token is tried again when a token is needed"
+                        "a rotation begun at {at} has no known end; finding out what became of it"
                     );
                 }
-                tracing::info!(credential = name, generation, store = %self.store.path().display(), "grant ready");
+                tracing::info!(credential = name, generation, store = %self.keeper.store.path().display(), "grant ready");
+                self.log_missing_scopes();
             }
             (None, None) => {}
         }
-        if let Err(error) = self.store.probe() {
+        if let Err(error) = self.keeper.store.probe() {
             tracing::error!(
                 credential = name,
                 "no rotation is possible: {}",
@@ -499,39 +368,10 @@ impl Refresher {
     }
 }
 
-/// What a rotation came to before a refresh token was sent.
-enum Instead {
-    /// Somebody else had rotated.
-    Adopt(Outcome, Published),
-    /// It cannot be done now, or not at all.
-    GiveUp(Outcome),
-}
-
-impl From<StoreError> for Instead {
-    fn from(error: StoreError) -> Self {
-        Self::GiveUp(unwritable(&error))
-    }
-}
-
-fn unavailable(message: String) -> Outcome {
-    Outcome::Failed {
-        trouble: Trouble::TokenUnavailable(message),
-        retry_after: None,
-    }
-}
-
-fn unwritable(error: &StoreError) -> Outcome {
-    Outcome::Failed {
-        trouble: Trouble::StoreUnwritable(with_cause(error)),
-        retry_after: None,
-    }
-}
-
-fn with_cause(error: &StoreError) -> String {
-    match (error, std::error::Error::source(error)) {
-        // This one's text has its cause in it.
-        (StoreError::Damaged { .. }, _) | (_, None) => error.to_string(),
-        (_, Some(cause)) => format!("{error}: {cause}"),
+async fn changed(watch: Option<&Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
 }
 

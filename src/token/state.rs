@@ -32,6 +32,12 @@ pub enum Cause {
     Expired,
     /// Upstream answered 401 to it.
     Rejected,
+    /// The refresh token has not been used for so long that it might be forgotten (T14).
+    Idle,
+    /// A rotation was begun, here or in a process that died, and its end is not known (T11).
+    Unfinished,
+    /// A person asked for it.
+    Asked,
 }
 
 impl fmt::Display for Cause {
@@ -41,6 +47,9 @@ impl fmt::Display for Cause {
             Self::Expiring => "expiring",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
+            Self::Idle => "idle",
+            Self::Unfinished => "unfinished",
+            Self::Asked => "asked",
         })
     }
 }
@@ -50,10 +59,14 @@ impl fmt::Display for Cause {
 pub struct Pair {
     /// Its number within the grant.
     pub generation: u64,
-    /// From here on a request that wants it causes a rotation.
+    /// From here on a request that wants it causes a rotation, at the next moment with nothing on its way.
     pub refresh_at: SystemTime,
+    /// From here on that rotation waits for no such moment any more.
+    pub rotate_by: SystemTime,
     /// From here on nobody is given it.
     pub expires_at: SystemTime,
+    /// From here on it is rotated even if nobody wants it (T14).
+    pub idle_at: SystemTime,
     /// What the rotation that brought it was for; `None` for a pair that was there at start-up.
     pub cause: Option<Cause>,
 }
@@ -112,6 +125,8 @@ pub enum Outcome {
         trouble: Trouble,
         /// What the server asked for.
         retry_after: Option<Duration>,
+        /// Whether the pair is known to be dead: a rotation of it took effect, and its answer is lost.
+        dead: bool,
     },
 }
 
@@ -127,6 +142,8 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rotation {
     Idle,
+    /// Due at the next moment with nothing on its way, and at the latest when the pair says so (T13).
+    Hoped,
     /// Due at once, or when the back-off is over.
     Wanted(Cause),
     Running(Cause),
@@ -160,23 +177,11 @@ pub struct State {
 }
 
 impl State {
-    /// A grant with a pair that may be used and rotated.
-    pub fn active(pair: Pair) -> Self {
-        Self {
-            pair: Some(pair),
-            blocked: None,
-            rotation: Rotation::Idle,
-            retry: None,
-            quiet: None,
-            renewed: None,
-        }
-    }
-
-    /// A grant that needs a person: never approved, or refused at `pair`.
-    pub fn blocked(pair: Option<Pair>, trouble: Trouble) -> Self {
+    /// A grant with this pair; with `blocked`, only a person can help: never approved, refused, or logged out.
+    pub fn new(pair: Option<Pair>, blocked: Option<Trouble>) -> Self {
         Self {
             pair,
-            blocked: Some(trouble),
+            blocked,
             rotation: Rotation::Idle,
             retry: None,
             quiet: None,
@@ -189,9 +194,9 @@ impl State {
         self.pair.as_ref()
     }
 
-    /// Whether only a person can help.
-    pub fn is_blocked(&self) -> bool {
-        self.blocked.is_some()
+    /// Why only a person can help, where that is so.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.blocked.as_ref()
     }
 
     /// Whether requests need not ask: nothing is under way and nothing is wrong.
@@ -199,8 +204,13 @@ impl State {
         self.blocked.is_none() && self.rotation == Rotation::Idle
     }
 
-    /// A request wants a token.
-    pub fn ask(&mut self, now: Now) -> Ask {
+    /// Whether a rotation waits for a moment with nothing on its way.
+    pub fn is_hoping(&self) -> bool {
+        self.blocked.is_none() && self.rotation == Rotation::Hoped
+    }
+
+    /// A request wants a token. `busy`: others are on their way with the current one.
+    pub fn ask(&mut self, now: Now, busy: bool) -> Ask {
         let (None, Some(pair)) = (&self.blocked, self.pair) else {
             let trouble = self
                 .blocked
@@ -214,7 +224,11 @@ impl State {
         let alive = now.wall < pair.expires_at;
         match (self.rotation, &self.retry) {
             (Rotation::Idle, _) if now.wall < pair.refresh_at => Ask::Use,
-            (Rotation::Idle, _) => {
+            (Rotation::Idle | Rotation::Hoped, _) if alive && busy && now.wall < pair.rotate_by => {
+                self.rotation = Rotation::Hoped;
+                Ask::Use
+            }
+            (Rotation::Idle | Rotation::Hoped, _) => {
                 let cause = if alive {
                     Cause::Expiring
                 } else {
@@ -242,6 +256,34 @@ impl State {
         }
     }
 
+    /// A person wants another pair than that of `generation`.
+    pub fn demand(&mut self, now: Now, generation: u64) -> Ask {
+        let (None, Some(pair)) = (&self.blocked, self.pair) else {
+            return self.ask(now, false);
+        };
+        if pair.generation > generation {
+            return Ask::Use;
+        }
+        match (self.rotation, &self.retry) {
+            (Rotation::Wanted(_), Some(retry)) if now.monotonic < retry.at => Ask::Fail {
+                trouble: retry.trouble.clone(),
+                retry_after: Some(retry.at - now.monotonic),
+            },
+            (Rotation::Idle | Rotation::Hoped, _) => {
+                self.rotation = Rotation::Wanted(Cause::Asked);
+                Ask::Wait
+            }
+            _ => Ask::Wait,
+        }
+    }
+
+    /// A rotation of the current pair was begun, and its end is not known: it is to be found out (T11).
+    pub fn settle(&mut self) {
+        if self.is_calm() && self.pair.is_some() {
+            self.rotation = Rotation::Wanted(Cause::Unfinished);
+        }
+    }
+
     /// A request that used `generation` was answered 401 (T1).
     pub fn reject(&mut self, now: Now, generation: u64) -> Verdict {
         let (None, Some(pair)) = (&self.blocked, self.pair) else {
@@ -257,10 +299,10 @@ impl State {
                     backing_off.map_or_else(String::new, |retry| retry.trouble.to_string());
                 Verdict::Pass(format!("no new token: {trouble}"))
             }
-            Rotation::Idle if self.is_quiet(now) => {
+            Rotation::Idle | Rotation::Hoped if self.is_quiet(now) => {
                 Verdict::Pass("the last rotation did not cure such an answer".to_owned())
             }
-            Rotation::Idle => {
+            Rotation::Idle | Rotation::Hoped => {
                 self.rotation = Rotation::Wanted(Cause::Rejected);
                 Verdict::Wait
             }
@@ -295,7 +337,7 @@ impl State {
         let Some(pair) = self.pair.filter(|pair| pair.generation == generation) else {
             return;
         };
-        if !self.is_calm() {
+        if !self.is_calm() && !self.is_hoping() {
             return;
         }
         if pair.cause != Some(Cause::Rejected) {
@@ -319,8 +361,10 @@ impl State {
         }
     }
 
-    /// What the refresher should do now. After [`Next::Rotate`] it must report with [`State::finished`].
-    pub fn next(&mut self, now: Now) -> Next {
+    /// What the refresher should do now. After [`Next::Rotate`] it must report with [`State::finished`]. `busy`: requests
+    /// are on their way with the current pair.
+    pub fn next(&mut self, now: Now, busy: bool) -> Next {
+        self.want_by_time(now, busy);
         match (self.rotation, &self.retry) {
             (Rotation::Wanted(_), Some(retry)) if now.monotonic < retry.at => {
                 Next::Sleep(Some(retry.at))
@@ -329,7 +373,27 @@ impl State {
                 self.rotation = Rotation::Running(cause);
                 Next::Rotate(cause)
             }
+            (Rotation::Hoped, _) => Next::Sleep(self.pair.map(|pair| {
+                let left = pair.rotate_by.duration_since(now.wall);
+                now.monotonic + left.unwrap_or_default()
+            })),
             _ => Next::Sleep(None),
+        }
+    }
+
+    /// What the clocks alone make due.
+    fn want_by_time(&mut self, now: Now, busy: bool) {
+        let (None, Some(pair)) = (&self.blocked, self.pair) else {
+            return;
+        };
+        match self.rotation {
+            Rotation::Hoped if !busy || now.wall >= pair.rotate_by => {
+                self.rotation = Rotation::Wanted(Cause::Expiring);
+            }
+            Rotation::Idle if now.wall >= pair.idle_at => {
+                self.rotation = Rotation::Wanted(Cause::Idle);
+            }
+            _ => {}
         }
     }
 
@@ -337,7 +401,7 @@ impl State {
     pub fn finished(&mut self, now: Now, outcome: Outcome, jitter: f64) {
         let cause = match self.rotation {
             Rotation::Running(cause) | Rotation::Wanted(cause) => cause,
-            Rotation::Idle => Cause::Expired,
+            Rotation::Idle | Rotation::Hoped => Cause::Expired,
         };
         self.rotation = Rotation::Idle;
         match outcome {
@@ -353,14 +417,15 @@ impl State {
                     self.quiet = None;
                 }
             }
-            Outcome::Refused(trouble) => {
-                self.blocked = Some(trouble);
-                self.retry = None;
-            }
+            Outcome::Refused(trouble) => self.block(trouble),
             Outcome::Failed {
                 trouble,
                 retry_after,
+                dead,
             } => {
+                if let Some(pair) = self.pair.as_mut().filter(|_| dead) {
+                    pair.expires_at = SystemTime::UNIX_EPOCH;
+                }
                 let failures = self
                     .retry
                     .as_ref()
@@ -376,6 +441,13 @@ impl State {
                 self.rotation = Rotation::Wanted(cause);
             }
         }
+    }
+
+    /// Only a person can help from now on: the grant was refused, or ended by a logout.
+    pub fn block(&mut self, trouble: Trouble) {
+        self.blocked = Some(trouble);
+        self.retry = None;
+        self.rotation = Rotation::Idle;
     }
 
     /// A newer pair came from elsewhere, such as a login that another process stored.
@@ -394,19 +466,31 @@ fn backoff(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duratio
     delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_LONGEST))
 }
 
-/// When a token that lives until `expires_at` should be replaced (T13): `margin` before, and up to a fifth of it
-/// earlier by `jitter` (0 to 1), so that many processes do not come at once; but never more than a tenth of its
-/// `lifetime` before.
-pub fn refresh_at(
+/// When a pair is to be rotated, as far as the clock says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Margins {
+    /// How long before its expiry an access token is replaced, at the most.
+    pub refresh: Duration,
+    /// How old a refresh token may become.
+    pub idle: Duration,
+}
+
+/// When a token that lives until `expires_at` should be replaced (T13), at a moment without traffic and in any case:
+/// `margin` before, and up to a fifth of it earlier by `jitter` (0 to 1), so that many processes do not come at once; but
+/// never more than a tenth of its `lifetime` before. When a fifth of that is left, traffic is no reason to wait any more.
+pub fn early(
     expires_at: SystemTime,
     lifetime: Duration,
     margin: Duration,
     jitter: f64,
-) -> SystemTime {
+) -> (SystemTime, SystemTime) {
     let margin = margin.mul_f64(1.0 + 0.2 * jitter).min(lifetime / 10);
-    expires_at
-        .checked_sub(margin)
-        .unwrap_or(SystemTime::UNIX_EPOCH)
+    let before = |margin| {
+        expires_at
+            .checked_sub(margin)
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+    };
+    (before(margin), before(margin / 5))
 }
 
 #[cfg(test)]

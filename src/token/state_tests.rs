@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Longer than any test but those of T14.
+const IDLE: Duration = Duration::from_secs(3600 * 24 * 365);
 
 fn start() -> Now {
     Now {
@@ -22,28 +24,32 @@ fn later(now: Now, by: Duration) -> Now {
 
 fn pair(generation: u64, now: Now, lifetime: Duration) -> Pair {
     let expires_at = now.wall + lifetime;
+    let (refresh_at, rotate_by) = early(expires_at, lifetime, Duration::from_secs(300), 0.0);
     Pair {
         generation,
-        refresh_at: refresh_at(expires_at, lifetime, Duration::from_secs(300), 0.0),
+        refresh_at,
+        rotate_by,
         expires_at,
+        idle_at: now.wall + IDLE,
         cause: None,
     }
 }
 
 fn active(now: Now) -> State {
-    State::active(pair(1, now, HOUR))
+    State::new(Some(pair(1, now, HOUR)), None)
 }
 
 fn unavailable() -> Outcome {
     Outcome::Failed {
         trouble: Trouble::TokenUnavailable("down".to_owned()),
         retry_after: None,
+        dead: false,
     }
 }
 
 /// Lets the state rotate and succeed.
 fn rotate(state: &mut State, now: Now) -> Cause {
-    let Next::Rotate(cause) = state.next(now) else {
+    let Next::Rotate(cause) = state.next(now, false) else {
         panic!("nothing to rotate: {state:?}");
     };
     let generation = state.pair().expect("a pair").generation + 1;
@@ -62,15 +68,15 @@ fn t01_many_rejections_of_one_generation_make_one_rotation() {
     for _ in 0..10 {
         assert_eq!(state.reject(now, 1), Verdict::Replay);
     }
-    assert_eq!(state.next(now), Next::Sleep(None));
+    assert_eq!(state.next(now, false), Next::Sleep(None));
 }
 
 #[test]
 fn t01_an_older_generation_is_replayed_without_a_rotation() {
     let now = start();
-    let mut state = State::active(pair(5, now, HOUR));
+    let mut state = State::new(Some(pair(5, now, HOUR)), None);
     assert_eq!(state.reject(now, 4), Verdict::Replay);
-    assert_eq!(state.next(now), Next::Sleep(None));
+    assert_eq!(state.next(now, false), Next::Sleep(None));
 }
 
 #[test]
@@ -78,11 +84,11 @@ fn t02_while_one_rotation_runs_there_is_no_other() {
     let now = start();
     let mut state = active(now);
     state.reject(now, 1);
-    assert_eq!(state.next(now), Next::Rotate(Cause::Rejected));
-    assert_eq!(state.next(now), Next::Sleep(None));
-    assert_eq!(state.ask(now), Ask::Wait);
+    assert_eq!(state.next(now, false), Next::Rotate(Cause::Rejected));
+    assert_eq!(state.next(now, false), Next::Sleep(None));
+    assert_eq!(state.ask(now, false), Ask::Wait);
     assert_eq!(state.reject(now, 1), Verdict::Wait);
-    assert_eq!(state.next(now), Next::Sleep(None));
+    assert_eq!(state.next(now, false), Next::Sleep(None));
 }
 
 #[test]
@@ -90,7 +96,7 @@ fn t09_a_refused_grant_answers_at_once_and_never_rotates_again() {
     let now = start();
     let mut state = active(now);
     state.reject(now, 1);
-    state.next(now);
+    state.next(now, false);
     let trouble = Trouble::LoginRequired("gone".to_owned());
     state.finished(now, Outcome::Refused(trouble.clone()), 0.0);
     for hours in 0..100 {
@@ -99,12 +105,12 @@ fn t09_a_refused_grant_answers_at_once_and_never_rotates_again() {
             trouble: trouble.clone(),
             retry_after: None,
         };
-        assert_eq!(state.ask(now), ask);
+        assert_eq!(state.ask(now, false), ask);
         assert!(matches!(state.reject(now, 1), Verdict::Pass(_)));
-        assert_eq!(state.next(now), Next::Sleep(None));
+        assert_eq!(state.next(now, false), Next::Sleep(None));
     }
     state.renew(now, pair(2, now, HOUR));
-    assert_eq!(state.ask(now), Ask::Use, "a login heals it");
+    assert_eq!(state.ask(now, false), Ask::Use, "a login heals it");
 }
 
 #[test]
@@ -112,17 +118,17 @@ fn t10_failures_back_off_to_a_minute_and_heal_without_a_request() {
     let mut now = start();
     let mut state = active(now);
     now = later(now, HOUR * 2);
-    assert_eq!(state.ask(now), Ask::Wait);
+    assert_eq!(state.ask(now, false), Ask::Wait);
     let mut waits = Vec::new();
     for _ in 0..9 {
-        assert_eq!(state.next(now), Next::Rotate(Cause::Expired));
+        assert_eq!(state.next(now, false), Next::Rotate(Cause::Expired));
         state.finished(now, unavailable(), 1.0);
-        let Next::Sleep(Some(until)) = state.next(now) else {
+        let Next::Sleep(Some(until)) = state.next(now, false) else {
             panic!("no back-off: {state:?}");
         };
         waits.push((until - now.monotonic).as_secs());
         assert!(matches!(
-            state.ask(now),
+            state.ask(now, false),
             Ask::Fail {
                 retry_after: Some(_),
                 ..
@@ -136,7 +142,7 @@ fn t10_failures_back_off_to_a_minute_and_heal_without_a_request() {
         Cause::Expired,
         "without a request in between"
     );
-    assert_eq!(state.ask(now), Ask::Use);
+    assert_eq!(state.ask(now, false), Ask::Use);
 }
 
 #[test]
@@ -145,7 +151,7 @@ fn t10_retry_after_is_honoured_within_reason() {
     for (asked, seconds) in [(7, 7), (0, 1), (1_000_000, 3600)] {
         let mut state = active(now);
         state.reject(now, 1);
-        state.next(now);
+        state.next(now, false);
         let trouble = Trouble::TokenUnavailable("busy".to_owned());
         let retry_after = Some(Duration::from_secs(asked));
         state.finished(
@@ -153,11 +159,12 @@ fn t10_retry_after_is_honoured_within_reason() {
             Outcome::Failed {
                 trouble,
                 retry_after,
+                dead: false,
             },
             1.0,
         );
         let until = later(now, Duration::from_secs(seconds)).monotonic;
-        assert_eq!(state.next(now), Next::Sleep(Some(until)), "{asked}");
+        assert_eq!(state.next(now, false), Next::Sleep(Some(until)), "{asked}");
     }
 }
 
@@ -166,12 +173,12 @@ fn t10_a_living_token_is_used_while_the_endpoint_is_down() {
     let now = start();
     let mut state = active(now);
     let soon = later(now, HOUR - Duration::from_secs(200));
-    assert_eq!(state.ask(soon), Ask::Wait, "early refresh");
-    state.next(soon);
+    assert_eq!(state.ask(soon, false), Ask::Wait, "early refresh");
+    state.next(soon, false);
     state.finished(soon, unavailable(), 0.0);
-    assert_eq!(state.ask(soon), Ask::Use);
+    assert_eq!(state.ask(soon, false), Ask::Use);
     let dead = later(now, HOUR);
-    assert_ne!(state.ask(dead), Ask::Use);
+    assert_ne!(state.ask(dead, false), Ask::Use);
 }
 
 #[test]
@@ -183,25 +190,25 @@ fn t12_expiry_is_judged_by_the_wall_clock_at_the_moment_of_use() {
         wall: now.wall + HOUR,
         ..now
     };
-    assert_eq!(state.ask(woken), Ask::Wait);
-    assert_eq!(state.next(woken), Next::Rotate(Cause::Expired));
+    assert_eq!(state.ask(woken, false), Ask::Wait);
+    assert_eq!(state.next(woken, false), Next::Rotate(Cause::Expired));
 }
 
 #[test]
 fn t13_the_early_refresh_starts_a_margin_before_but_at_most_a_tenth_of_the_lifetime() {
     let end = start().wall;
     let margin = Duration::from_secs(300);
+    let before = |time| end.duration_since(time).expect("before");
     let early = |lifetime, jitter| {
-        end.duration_since(refresh_at(end, lifetime, margin, jitter))
-            .expect("before")
+        let (refresh_at, rotate_by) = early(end, lifetime, margin, jitter);
+        (before(refresh_at), before(rotate_by))
     };
-    assert_eq!(early(HOUR, 0.0), margin);
-    assert_eq!(early(HOUR, 1.0), margin + Duration::from_secs(60));
-    assert_eq!(
-        early(Duration::from_secs(3), 1.0),
-        Duration::from_millis(300)
-    );
-    assert_eq!(early(Duration::ZERO, 1.0), Duration::ZERO);
+    assert_eq!(early(HOUR, 0.0), (margin, margin / 5));
+    let most = margin + Duration::from_secs(60);
+    assert_eq!(early(HOUR, 1.0), (most, most / 5));
+    let tenth = Duration::from_millis(300);
+    assert_eq!(early(Duration::from_secs(3), 1.0), (tenth, tenth / 5));
+    assert_eq!(early(Duration::ZERO, 1.0), (Duration::ZERO, Duration::ZERO));
 }
 
 #[test]
@@ -209,15 +216,122 @@ fn t13_in_the_margin_new_requests_wait_for_the_rotation() {
     let now = start();
     let mut state = active(now);
     let fresh = later(now, HOUR - Duration::from_secs(301));
-    assert_eq!(state.ask(fresh), Ask::Use);
+    assert_eq!(state.ask(fresh, false), Ask::Use);
     assert_eq!(
-        state.next(fresh),
+        state.next(fresh, false),
         Next::Sleep(None),
         "nothing is rotated before"
     );
     let margin = later(now, HOUR - Duration::from_secs(299));
-    assert_eq!(state.ask(margin), Ask::Wait);
+    assert_eq!(state.ask(margin, false), Ask::Wait);
     assert_eq!(rotate(&mut state, margin), Cause::Expiring);
+}
+
+#[test]
+fn t13_the_early_refresh_prefers_a_moment_with_nothing_on_its_way() {
+    let now = start();
+    let mut state = active(now);
+    let margin = later(now, HOUR - Duration::from_secs(299));
+    assert_eq!(state.ask(margin, true), Ask::Use, "others are on their way");
+    let by = later(now, HOUR - Duration::from_secs(60)).monotonic;
+    assert_eq!(state.next(margin, true), Next::Sleep(Some(by)));
+    assert_eq!(state.ask(margin, true), Ask::Use, "nobody waits yet");
+    assert_eq!(
+        state.clone().next(margin, false),
+        Next::Rotate(Cause::Expiring),
+        "they have arrived: without a request"
+    );
+    assert_eq!(
+        state.clone().ask(margin, false),
+        Ask::Wait,
+        "or with the next request"
+    );
+    let fifth = later(now, HOUR - Duration::from_secs(59));
+    assert_eq!(
+        state.clone().next(fifth, true),
+        Next::Rotate(Cause::Expiring),
+        "with a fifth of the margin left it waits no longer"
+    );
+    assert_eq!(state.ask(fifth, true), Ask::Wait);
+}
+
+#[test]
+fn t13_a_rotation_that_waits_for_a_quiet_moment_gives_way_to_a_rejection_and_to_a_newer_pair() {
+    let now = start();
+    let margin = later(now, HOUR - Duration::from_secs(299));
+    let hoping = || {
+        let mut state = active(now);
+        assert_eq!(state.ask(margin, true), Ask::Use);
+        assert!(state.is_hoping());
+        state
+    };
+    let mut state = hoping();
+    assert_eq!(state.reject(margin, 1), Verdict::Wait);
+    assert_eq!(state.next(margin, true), Next::Rotate(Cause::Rejected));
+    let mut state = hoping();
+    state.renew(margin, pair(2, margin, HOUR));
+    assert!(state.is_calm());
+    assert_eq!(state.next(margin, false), Next::Sleep(None));
+}
+
+#[test]
+fn t14_an_idle_grant_is_rotated_when_its_refresh_token_grows_old() {
+    let now = start();
+    let mut state = active(now);
+    let day = later(now, HOUR * 24);
+    assert_eq!(
+        state.next(day, false),
+        Next::Sleep(None),
+        "no hourly rotation"
+    );
+    let old = later(now, IDLE);
+    assert_eq!(state.next(old, false), Next::Rotate(Cause::Idle));
+    state.finished(old, unavailable(), 0.0);
+    let Next::Sleep(Some(_)) = state.next(old, false) else {
+        panic!("it stays wanted: {state:?}")
+    };
+    state.block(Trouble::LoginRequired("gone".to_owned()));
+    assert_eq!(state.next(old, false), Next::Sleep(None));
+}
+
+#[test]
+fn t11_a_rotation_without_a_known_end_is_settled_without_a_request_and_a_dead_pair_is_not_used() {
+    let now = start();
+    let mut state = active(now);
+    state.settle();
+    assert_eq!(state.ask(now, false), Ask::Wait);
+    assert_eq!(state.next(now, false), Next::Rotate(Cause::Unfinished));
+    state.finished(now, unavailable(), 0.0);
+    assert_eq!(
+        state.ask(now, false),
+        Ask::Use,
+        "not known to be dead, and it lives by the clock"
+    );
+    let due = later(now, Duration::from_secs(1));
+    assert_eq!(state.next(due, false), Next::Rotate(Cause::Unfinished));
+    let Outcome::Failed { trouble, .. } = unavailable() else {
+        unreachable!()
+    };
+    let dead = Outcome::Failed {
+        trouble,
+        retry_after: None,
+        dead: true,
+    };
+    state.finished(due, dead, 0.0);
+    assert!(matches!(state.ask(due, false), Ask::Fail { .. }));
+}
+
+#[test]
+fn a_person_gets_another_pair_on_demand_and_once() {
+    let now = start();
+    let mut state = active(now);
+    assert_eq!(state.demand(now, 1), Ask::Wait);
+    assert_eq!(state.demand(now, 1), Ask::Wait);
+    assert_eq!(rotate(&mut state, now), Cause::Asked);
+    assert_eq!(state.demand(now, 1), Ask::Use);
+    assert_eq!(state.next(now, false), Next::Sleep(None));
+    state.block(Trouble::LoginRequired("gone".to_owned()));
+    assert!(matches!(state.demand(now, 2), Ask::Fail { .. }));
 }
 
 #[test]
@@ -234,7 +348,7 @@ fn t15_a_401_that_no_rotation_cures_opens_a_quiet_period_that_doubles() {
         }
         let begun = now;
         while matches!(state.clone().reject(now, generation + 1), Verdict::Pass(_)) {
-            assert_eq!(state.next(now), Next::Sleep(None), "rotates nothing");
+            assert_eq!(state.next(now, false), Next::Sleep(None), "rotates nothing");
             now = later(now, Duration::from_secs(1));
         }
         lengths.push((now.monotonic - begun.monotonic).as_secs());
@@ -250,7 +364,7 @@ fn t15_reports_of_what_cannot_be_replayed_are_no_storm_either() {
     for _ in 0..600 {
         let generation = state.pair().expect("a pair").generation;
         state.report(now, generation);
-        if matches!(state.clone().next(now), Next::Rotate(_)) {
+        if matches!(state.clone().next(now, false), Next::Rotate(_)) {
             rotate(&mut state, now);
             rotations += 1;
         }
@@ -264,12 +378,12 @@ fn t13_a_second_attempt_is_waited_for_like_the_first() {
     let now = start();
     let mut state = active(now);
     state.reject(now, 1);
-    state.next(now);
+    state.next(now, false);
     state.finished(now, unavailable(), 0.0);
-    assert_eq!(state.ask(now), Ask::Use, "between two attempts");
+    assert_eq!(state.ask(now, false), Ask::Use, "between two attempts");
     let due = later(now, Duration::from_secs(1));
-    assert_eq!(state.next(due), Next::Rotate(Cause::Rejected));
-    assert_eq!(state.ask(due), Ask::Wait, "while one is under way");
+    assert_eq!(state.next(due, false), Next::Rotate(Cause::Rejected));
+    assert_eq!(state.ask(due, false), Ask::Wait, "while one is under way");
 }
 
 #[test]
@@ -292,7 +406,7 @@ fn t15_an_accepted_replay_or_a_timed_rotation_ends_the_quiet_period() {
         monotonic: now.monotonic,
         ..expired
     };
-    assert_eq!(state.ask(expired), Ask::Wait);
+    assert_eq!(state.ask(expired, false), Ask::Wait);
     assert_eq!(rotate(&mut state, expired), Cause::Expired);
     assert_eq!(state.reject(expired, 3), Verdict::Wait);
 }
@@ -302,7 +416,7 @@ fn t15_a_token_that_is_revoked_right_after_its_birth_heals() {
     let now = start();
     let mut state = active(now);
     let expired = later(now, HOUR);
-    assert_eq!(state.ask(expired), Ask::Wait);
+    assert_eq!(state.ask(expired, false), Ask::Wait);
     rotate(&mut state, expired);
     // A request of generation 1 is replayed with 2, which has been revoked: the next rotation is made for it.
     assert_eq!(state.reject(expired, 1), Verdict::Replay);
@@ -313,15 +427,15 @@ fn t15_a_token_that_is_revoked_right_after_its_birth_heals() {
 #[test]
 fn t17_without_a_pair_nobody_is_given_anything() {
     let now = start();
-    let mut state = State::blocked(None, Trouble::LoginRequired("never".to_owned()));
-    assert!(matches!(state.ask(now), Ask::Fail { .. }));
+    let mut state = State::new(None, Some(Trouble::LoginRequired("never".to_owned())));
+    assert!(matches!(state.ask(now, false), Ask::Fail { .. }));
     assert!(matches!(state.reject(now, 0), Verdict::Pass(_)));
-    assert_eq!(state.next(now), Next::Sleep(None));
+    assert_eq!(state.next(now, false), Next::Sleep(None));
 }
 
 #[derive(Clone, Debug)]
 enum Event {
-    Ask,
+    Ask { busy: bool },
     Reject(u64),
     Replayed(u64, bool),
     Next,
@@ -334,7 +448,7 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => Just(Event::Ask),
+        4 => any::<bool>().prop_map(|busy| Event::Ask { busy }),
         4 => (0..3_u64).prop_map(Event::Reject),
         2 => (0..2_u64, any::<bool>()).prop_map(|(age, accepted)| Event::Replayed(age, accepted)),
         6 => Just(Event::Next),
@@ -358,8 +472,8 @@ proptest! {
         let mut generation = 1_u64;
         for event in events {
             match event {
-                Event::Ask => {
-                    let answer = state.ask(now);
+                Event::Ask { busy } => {
+                    let answer = state.ask(now, busy);
                     let current = *state.pair().expect("there is one from the start");
                     if answer == Ask::Use {
                         prop_assert!(!refused, "T9: handed out after a refusal");
@@ -370,15 +484,15 @@ proptest! {
                         prop_assert!(failed, "T9: at once");
                     }
                     if answer == Ask::Wait {
-                        let under_way = running || matches!(state.clone().next(now), Next::Rotate(_));
+                        let under_way = running || matches!(state.clone().next(now, false), Next::Rotate(_));
                         prop_assert!(under_way, "nobody waits for nothing");
                     }
                 }
                 Event::Reject(age) => {
-                    let before = state.clone().next(now);
+                    let before = state.clone().next(now, false);
                     let verdict = state.reject(now, generation.saturating_sub(age));
                     if age > 0 {
-                        prop_assert_eq!(state.clone().next(now), before, "T1: an old generation rotates nothing");
+                        prop_assert_eq!(state.clone().next(now, false), before, "T1: an old generation rotates nothing");
                     }
                     if verdict == Verdict::Replay {
                         prop_assert!(age > 0, "T1: never with the token that was rejected");
@@ -388,7 +502,7 @@ proptest! {
                     state.replayed(now, generation.saturating_sub(age), accepted);
                 }
                 Event::Next => {
-                    if let Next::Rotate(_) = state.next(now) {
+                    if let Next::Rotate(_) = state.next(now, false) {
                         prop_assert!(!running, "T2: two rotations at once");
                         prop_assert!(!refused, "T9: a refused generation was posted again");
                         running = true;
@@ -407,8 +521,8 @@ proptest! {
                 Event::Fail { retry_after } if running => {
                     let trouble = Trouble::TokenUnavailable("down".to_owned());
                     let retry_after = retry_after.map(Duration::from_secs);
-                    state.finished(now, Outcome::Failed { trouble, retry_after }, 0.5);
-                    prop_assert!(matches!(state.clone().next(now), Next::Sleep(Some(_))), "T10: it stays wanted");
+                    state.finished(now, Outcome::Failed { trouble, retry_after, dead: false }, 0.5);
+                    prop_assert!(matches!(state.clone().next(now, false), Next::Sleep(Some(_))), "T10: it stays wanted");
                     running = false;
                 }
                 Event::Pass { wall, monotonic } => {
@@ -433,13 +547,13 @@ proptest! {
     ) {
         let mut now = start();
         let begun = now.monotonic;
-        let mut state = State::active(pair(1, now, HOUR * 10_000));
+        let mut state = State::new(Some(pair(1, now, HOUR * 10_000)), None);
         let mut rotations = 0_u64;
         for gap in gaps {
             now = later(now, Duration::from_millis(gap));
             let generation = state.pair().expect("a pair").generation;
             if state.reject(now, generation) == Verdict::Wait {
-                let Next::Rotate(_) = state.next(now) else { panic!("nobody waits for nothing") };
+                let Next::Rotate(_) = state.next(now, false) else { panic!("nobody waits for nothing") };
                 rotations += 1;
                 state.finished(now, Outcome::Renewed(pair(generation + 1, now, HOUR * 10_000)), 0.5);
                 state.replayed(now, generation + 1, false);

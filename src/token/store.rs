@@ -1,31 +1,22 @@
-//! The file that keeps the pair, and the lock beside it (rules T2 and T8).
+//! The file that keeps the pair, and the locks beside it (rules T2 and T8).
 //!
 //! The file is never written in place: a new one is made beside it, synced, and renamed over it, so that at every
 //! moment there is one whole record under its name. The lock is a file of its own that is never removed, since
 //! whoever locks a removed file locks alone.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::OFlags;
-
+use super::disk::{Content, Disk, FileSystem, Lock, Sharing};
 use super::record::{Record, RecordError};
-
-/// Larger than any record, small enough that a wrong file does no harm.
-const LARGEST: u64 = 1 << 20;
+use super::watch::Watch;
 
 /// A record in a file.
 #[derive(Clone, Debug)]
 pub struct Store {
     path: PathBuf,
-}
-
-/// Held while a refresh token is in use; letting go of it unlocks.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
+    disk: Arc<dyn Disk>,
 }
 
 /// What is wrong with the store, and what would help.
@@ -92,9 +83,14 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// A store at `path`; nothing is touched yet.
+    /// A store at `path` on this machine; nothing is touched yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self::on(Arc::new(FileSystem), path)
+    }
+
+    /// A store at `path` on `disk`; nothing is touched yet.
+    pub fn on(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        Self { path, disk }
     }
 
     /// The file's name.
@@ -108,9 +104,10 @@ impl Store {
     ///
     /// When there is a file that is not ours alone or holds no record.
     pub fn read(&self) -> Result<Option<Record>, StoreError> {
-        let Some((record, mode)) = self.read_with_mode()? else {
+        let Some(Content { bytes, mode }) = self.content()? else {
             return Ok(None);
         };
+        let record = self.parse(&bytes)?;
         if mode & 0o077 != 0 {
             return Err(StoreError::Exposed {
                 path: self.path.clone(),
@@ -121,52 +118,54 @@ impl Store {
     }
 
     /// As [`Store::read`], but takes a file that others can read: the next write narrows it, and a running proxy does
-    /// more good with its tokens than without.
+    /// more good with its tokens than without. Reads nothing anew where the file is still as it was when it was `seen`.
     ///
     /// # Errors
     ///
     /// When there is a file that holds no record.
-    pub fn read_any_mode(&self) -> Result<Option<Record>, StoreError> {
-        Ok(self.read_with_mode()?.map(|(record, _)| record))
+    pub fn look(&self, seen: &mut Seen) -> Result<Look, StoreError> {
+        let content = self.content()?;
+        let now = Seen::of(content.as_ref());
+        if now == *seen {
+            return Ok(Look::Unchanged);
+        }
+        let record = content
+            .as_ref()
+            .map(|content| self.parse(&content.bytes).map(Box::new))
+            .transpose()?;
+        *seen = now;
+        Ok(Look::Changed(record))
     }
 
-    fn read_with_mode(&self) -> Result<Option<(Record, u32)>, StoreError> {
+    fn content(&self) -> Result<Option<Content>, StoreError> {
         let path = || self.path.clone();
-        let file = match open_no_follow(OpenOptions::new().read(true), &self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if is_link(&error) => return Err(StoreError::Link { path: path() }),
-            Err(source) => {
-                return Err(StoreError::Read {
-                    path: path(),
-                    source,
-                });
+        match self.disk.read(&self.path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_link(&error) => Err(StoreError::Link { path: path() }),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Err(StoreError::NotAFile { path: path() })
             }
-        };
-        let read_failed = |source| StoreError::Read {
-            path: path(),
-            source,
-        };
-        let metadata = file.metadata().map_err(read_failed)?;
-        if !metadata.is_file() {
-            return Err(StoreError::NotAFile { path: path() });
+            Err(source) => Err(StoreError::Read {
+                path: path(),
+                source,
+            }),
         }
-        let mut content = Vec::new();
-        file.take(LARGEST)
-            .read_to_end(&mut content)
-            .map_err(read_failed)?;
-        let record = Record::from_json(&content).map_err(|source| StoreError::Damaged {
-            path: path(),
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Record, StoreError> {
+        Record::from_json(bytes).map_err(|source| StoreError::Damaged {
+            path: self.path.clone(),
             source,
-        })?;
-        Ok(Some((record, metadata.mode() & 0o777)))
+        })
     }
 
     /// Replaces the record durably: when this returns, a power cut leaves the new one.
     ///
     /// # Errors
     ///
-    /// When anything on the way fails; the old record is then still there.
+    /// When anything on the way fails. The old record is then still there, or the new one, which a power cut may take
+    /// back.
     pub fn write(&self, record: &Record) -> Result<(), StoreError> {
         self.replace(&record.to_json())
             .map_err(|source| StoreError::Write {
@@ -177,12 +176,12 @@ impl Store {
 
     fn replace(&self, content: &[u8]) -> io::Result<()> {
         let directory = self.directory();
-        make_private_directory(directory)?;
-        let mut file = new_file_beside(directory)?;
-        file.write_all(content)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path)?;
-        File::open(directory)?.sync_all()
+        self.disk.make_directory(directory)?;
+        let mut draft = self.disk.create(directory)?;
+        draft.write(content)?;
+        draft.sync()?;
+        draft.replace(&self.path)?;
+        self.disk.sync_directory(directory)
     }
 
     /// Proves that a record could be written, without touching the one that is there.
@@ -193,11 +192,11 @@ impl Store {
     pub fn probe(&self) -> Result<(), StoreError> {
         let directory = self.directory();
         let probe = || {
-            make_private_directory(directory)?;
-            let mut file = new_file_beside(directory)?;
+            self.disk.make_directory(directory)?;
+            let mut draft = self.disk.create(directory)?;
             // As large as a record, so that a full disk shows.
-            file.write_all(&[b' '; 16 << 10])?;
-            file.as_file().sync_all()
+            draft.write(&[b' '; 16 << 10])?;
+            draft.sync()
         };
         probe().map_err(|source| StoreError::Write {
             path: self.path.clone(),
@@ -205,36 +204,82 @@ impl Store {
         })
     }
 
-    /// Takes the lock if nobody has it.
+    /// Takes the lock if nobody has it. It is held while a refresh token is in use.
     ///
     /// # Errors
     ///
     /// When there can be no lock; `Ok(None)` when somebody else holds it.
     pub fn try_lock(&self) -> Result<Option<Lock>, StoreError> {
+        self.locked(self.lock_path(), Sharing::Exclusive)
+    }
+
+    /// Says that this process uses the grant, as long as the answer is kept. Any number may do so at once.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no lock; `Ok(None)` when somebody asks at this moment whether anyone does.
+    pub fn use_grant(&self) -> Result<Option<Lock>, StoreError> {
+        self.locked(self.use_path(), Sharing::Shared)
+    }
+
+    /// Whether another process uses the grant.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no lock.
+    pub fn is_in_use(&self) -> Result<bool, StoreError> {
+        Ok(self.locked(self.use_path(), Sharing::Exclusive)?.is_none())
+    }
+
+    /// Which process holds the lock, if one does and has said so; for people, since a number proves nothing.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no lock.
+    pub fn lock_holder(&self) -> Result<Option<Holder>, StoreError> {
         let path = self.lock_path();
-        let failed = |source| StoreError::Lock {
-            path: path.clone(),
-            source,
-        };
-        make_private_directory(self.directory()).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let file = open_no_follow(&mut options, &path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+        // Held for a moment only; whoever wants it exclusively tries again at once.
+        if self.locked(path.clone(), Sharing::Shared)?.is_some() {
+            return Ok(None);
         }
+        let signed = self.disk.read(&path).ok();
+        let signed = signed.and_then(|content| String::from_utf8(content.bytes).ok());
+        Ok(Some(Holder {
+            process: signed.and_then(|text| text.trim().parse().ok()),
+        }))
+    }
+
+    fn locked(&self, path: PathBuf, sharing: Sharing) -> Result<Option<Lock>, StoreError> {
+        let lock = || {
+            self.disk.make_directory(self.directory())?;
+            self.disk.try_lock(&path, sharing)
+        };
+        lock().map_err(|source| StoreError::Lock { path, source })
     }
 
     /// The name of the lock file: `.lock` behind the store's own.
     pub fn lock_path(&self) -> PathBuf {
+        self.beside(".lock")
+    }
+
+    /// The name of the file on which those who use the grant hold a shared lock: `.in-use` behind the store's own.
+    fn use_path(&self) -> PathBuf {
+        self.beside(".in-use")
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
-        name.push(".lock");
+        name.push(suffix);
         PathBuf::from(name)
     }
 
-    fn directory(&self) -> &Path {
+    /// Tells of changes of the store; `None` where the system does not, or there is no directory yet.
+    pub fn watch(&self) -> Option<Watch> {
+        self.disk.watch(&self.path, self.directory())
+    }
+
+    /// The directory in which the store is.
+    pub fn directory(&self) -> &Path {
         self.path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
@@ -242,28 +287,31 @@ impl Store {
     }
 }
 
-fn new_file_beside(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(".token_info-")
-        .suffix(".tmp")
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(directory)
+/// Who holds the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process number, as it wrote it into the lock file.
+    pub process: Option<u32>,
 }
 
-fn make_private_directory(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
+/// What a store held when it was last looked at; a digest, since it may be secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen(Option<(Vec<u8>, u32)>);
+
+impl Seen {
+    fn of(content: Option<&Content>) -> Self {
+        let digest = |bytes| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        Self(content.map(|content| (digest(&content.bytes).as_ref().to_vec(), content.mode)))
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
 }
 
-fn open_no_follow(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    // O_NONBLOCK: a FIFO under this name must not hold us for ever.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    options.custom_flags(flags.bits() as i32).open(path)
+/// What a look into a store shows.
+#[derive(Debug)]
+pub enum Look {
+    /// The same as before.
+    Unchanged,
+    /// This; `None` where there is no file.
+    Changed(Option<Box<Record>>),
 }
 
 fn is_link(error: &io::Error) -> bool {
@@ -272,6 +320,8 @@ fn is_link(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -337,11 +387,27 @@ mod tests {
     #[test]
     fn t02_only_one_holds_the_lock_and_the_lock_file_stays() {
         let (_directory, store) = world();
+        assert_eq!(store.lock_holder().expect("lockable"), None);
         let lock = store.try_lock().expect("lockable").expect("free");
         assert!(store.try_lock().expect("lockable").is_none());
+        let process = Some(std::process::id());
+        assert_eq!(
+            store.lock_holder().expect("lockable"),
+            Some(Holder { process })
+        );
         drop(lock);
         assert!(store.lock_path().exists());
         assert!(store.try_lock().expect("lockable").is_some());
+    }
+
+    #[test]
+    fn all_who_use_a_grant_may_do_so_at_once_and_others_can_tell() {
+        let (_directory, store) = world();
+        assert!(!store.is_in_use().expect("lockable"));
+        let users = [(); 2].map(|()| store.use_grant().expect("lockable").expect("shared"));
+        assert!(store.is_in_use().expect("lockable"));
+        drop(users);
+        assert!(!store.is_in_use().expect("lockable"));
     }
 
     #[test]
@@ -354,7 +420,11 @@ mod tests {
             error.contains("mode 0644") && error.contains("chmod 600"),
             "{error}"
         );
-        assert!(store.read_any_mode().expect("readable").is_some());
+        let mut seen = Seen::default();
+        let look = store.look(&mut seen).expect("readable");
+        assert!(matches!(look, Look::Changed(Some(_))), "{look:?}");
+        let look = store.look(&mut seen).expect("readable");
+        assert!(matches!(look, Look::Unchanged), "{look:?}");
     }
 
     #[test]

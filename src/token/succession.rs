@@ -1,13 +1,12 @@
 //! Which record follows which: what may begin a grant, what is newer, what a rotation makes of the old one, and what is
 //! said when there is no next.
 
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::Bearer;
-use super::endpoint::Issued;
+use super::answer::{Introspection, Issued};
 use super::record::{Intent, LastRotation, Record};
-use super::state::{self, Pair, State, Trouble};
+use super::state::{self, Margins, Pair, Trouble};
 use super::store::Store;
 use crate::config::Client;
 use crate::secret::{ExposeSecret, Secret, bearer_header};
@@ -21,34 +20,38 @@ pub(super) fn may_seed(stored: Option<&Record>, seed: &Secret) -> bool {
     })
 }
 
-pub(super) fn standing(
+/// What a record means for the requests that ask: a pair to use, or why there is none.
+pub(super) fn meaning(
     record: &Record,
     client: &Client,
-    margin: Duration,
-) -> (State, Option<Bearer>) {
-    let (pair, bearer) = pair_and_bearer(record, margin);
-    match &record.refusal {
-        // A refused generation is never posted again by the same application (T9).
-        Some(refusal) if refusal.client == fingerprint(client) => (
-            State::blocked(Some(pair), Trouble::LoginRequired(refusal.message.clone())),
-            bearer,
-        ),
-        _ => (State::active(pair), bearer),
+    margins: Margins,
+) -> (Option<Pair>, Option<Trouble>, Option<Bearer>) {
+    if let Some(at) = record.logged_out {
+        return (None, Some(Trouble::LoginRequired(logged_out(at))), None);
     }
+    let (pair, bearer) = pair_and_bearer(record, margins);
+    // A refused generation is never posted again by the same application (T9).
+    let refusal = record.refusal.as_ref();
+    let refusal = refusal.filter(|refusal| refusal.client == fingerprint(client));
+    let trouble = refusal.map(|refusal| Trouble::LoginRequired(refusal.message.clone()));
+    (Some(pair), trouble, bearer)
 }
 
-pub(super) fn pair_and_bearer(record: &Record, margin: Duration) -> (Pair, Option<Bearer>) {
+pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Option<Bearer>) {
     let generation = record.generation.unwrap_or(1);
-    let refresh_at = state::refresh_at(
+    let (refresh_at, rotate_by) = state::early(
         record.expires_at,
         record.lifetime(),
-        margin,
+        margins.refresh,
         fastrand::f64(),
     );
+    let idle_at = record.refresh_issued_at.checked_add(margins.idle);
     let pair = Pair {
         generation,
         refresh_at,
+        rotate_by,
         expires_at: record.expires_at,
+        idle_at: idle_at.unwrap_or(record.refresh_issued_at),
         cause: None,
     };
     let header = Some(&record.access_token)
@@ -123,32 +126,70 @@ pub(super) fn renewed(
         refusal: None,
         last_rotation: Some(rotation),
         last_error: None,
+        lost_rotation: old.lost_rotation.clone(),
+        logged_out: None,
+    }
+}
+
+/// The record that takes another's place when a person logs in, imports or logs out: its generation is higher than any
+/// before, so that every process that holds an older one gives way (T18).
+pub fn replacing(present: Option<&Record>, record: Record) -> Record {
+    let Some(present) = present else {
+        return Record {
+            generation: Some(record.generation.unwrap_or(1).max(1)),
+            ..record
+        };
+    };
+    let highest = present
+        .generation
+        .unwrap_or(1)
+        .max(record.generation.unwrap_or(0));
+    Record {
+        generation: Some(highest.saturating_add(1)),
+        lost_rotation: present.lost_rotation.clone(),
+        ..record
     }
 }
 
 /// What a person is told when there has never been a pair.
 pub fn never_logged_in(store: &Store) -> String {
-    let path: PathBuf = store.path().to_owned();
     format!(
-        "no login yet ({} does not exist); run: lucid-proxy import FILE",
-        path.display()
+        "no login yet ({} does not exist); run: lucid-proxy login",
+        store.path().display()
     )
 }
 
+/// What a person is told after a logout.
+pub fn logged_out(at: SystemTime) -> String {
+    let at = humantime::format_rfc3339_seconds(at);
+    format!("logged out at {at}; run: lucid-proxy login")
+}
+
+/// What a person is told when the token endpoint does not know the application.
+pub(super) fn bad_client() -> String {
+    "the client id or secret is wrong, or the application was disabled; correct them and restart"
+        .to_owned()
+}
+
+/// What a person is told when the token endpoint refused the refresh token, and `introspection` was asked why.
 pub(super) fn refusal_message(
     code: &str,
     description: &str,
     unanswered: Option<&Intent>,
+    introspection: &Introspection,
 ) -> String {
-    let cause = match (code, unanswered) {
-        ("invalid_client" | "unauthorized_client", _) => {
-            "the client id or secret is wrong, or the application was disabled; correct them and restart".to_owned()
+    let cause = match (introspection, unanswered) {
+        (Introspection::BadClient, _) => bad_client(),
+        (_, Some(intent)) => format!("{}; log in again: lucid-proxy login", lost(intent)),
+        (Introspection::Inactive, None) => {
+            "it was used elsewhere, revoked or not used for 180 days; log in again: lucid-proxy login".to_owned()
         }
-        (_, Some(intent)) => {
-            let at = humantime::format_rfc3339_seconds(intent.at);
-            format!("a rotation begun at {at} never got its answer, so its new tokens were lost; log in again and run: lucid-proxy import FILE")
+        (Introspection::Active(_), None) => {
+            "introspection still calls it alive; log in again: lucid-proxy login".to_owned()
         }
-        _ => "it was used elsewhere, revoked or not used for 180 days, or the client id or secret is wrong; log in again and run: lucid-proxy import FILE".to_owned(),
+        (Introspection::Unknown(_), None) => {
+            "it was used elsewhere, revoked or not used for 180 days, or the client id or secret is wrong; log in again: lucid-proxy login".to_owned()
+        }
     };
     let description = if description.is_empty() {
         String::new()
@@ -156,6 +197,18 @@ pub(super) fn refusal_message(
         format!(" \"{description}\"")
     };
     format!("the token endpoint refused the refresh token ({code}{description}): {cause}")
+}
+
+/// Says in so many words that a rotation was lost, and when.
+pub fn lost(intent: &Intent) -> String {
+    let shown = humantime::format_rfc3339_seconds;
+    let again = intent.again.map_or_else(String::new, |again| {
+        format!(" (or the second attempt at {})", shown(again))
+    });
+    format!(
+        "the rotation begun at {}{again} was lost: it took effect, and its answer never arrived here or could not be stored",
+        shown(intent.at)
+    )
 }
 
 /// Tells one application's credentials from another's without keeping them: 64 bits of SHA-256.
@@ -175,6 +228,8 @@ pub fn fingerprint(client: &Client) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::token::record::Refusal;
 

@@ -109,7 +109,7 @@ fn status_shows_the_login_in_words_and_as_json() {
     let none = world.run(&["status"]);
     assert_eq!(none.status.code(), Some(77));
     assert!(
-        errors(&none).contains("lucid-proxy import FILE"),
+        errors(&none).contains("lucid-proxy login"),
         "{}",
         errors(&none)
     );

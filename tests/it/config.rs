@@ -107,6 +107,7 @@ fn every_default_that_the_reference_gives_in_a_comment_is_the_real_one() {
             !line.starts_with("public_url")
                 && !line.starts_with("workers")
                 && !line.starts_with("allow_")
+                && !line.starts_with("on_")
         })
         .map(|line| format!("{line}\n"))
         .collect();

@@ -363,7 +363,7 @@ fn t09_a_refused_grant_is_posted_once_and_a_new_login_heals_it() {
             (503, "loginRequired")
         );
         assert!(
-            response.text().contains("lucid-proxy import"),
+            response.text().contains("lucid-proxy login"),
             "{}",
             response.text()
         );
@@ -412,9 +412,9 @@ fn t11_the_intent_of_a_process_that_died_is_remembered_by_another() {
     let response = other.get(PROFILE);
     assert_eq!(response.code(), "loginRequired");
     assert!(
-        response.text().contains(&format!(
-            "a rotation begun at {begun}Z never got its answer"
-        )),
+        response
+            .text()
+            .contains(&format!("the rotation begun at {begun}Z was lost")),
         "{}",
         response.text()
     );
@@ -569,7 +569,7 @@ fn t11_a_lost_rotation_is_called_by_its_name() {
         serving.wait_for_log("login needed");
         let response = serving.get(PROFILE);
         assert_eq!(response.code(), "loginRequired", "{failure:?}");
-        let expected = format!("a rotation begun at {begun}Z never got its answer");
+        let expected = format!("the rotation begun at {begun}Z was lost");
         assert!(
             response.text().contains(&expected),
             "{expected}: {}",

@@ -170,7 +170,7 @@ impl Kills {
             (503, "loginRequired")
         );
         assert!(
-            second.text().contains("never got its answer"),
+            second.text().contains(" was lost: it took effect"),
             "{}",
             second.text()
         );

@@ -1,0 +1,336 @@
+//! What answers of the token endpoint mean (rules T6, T9, T10): pure functions over whole answers.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::transport::Answered;
+use crate::secret::Secret;
+
+/// What a token answer without a usable `expires_in` is taken to mean: Lucid's documented lifetime.
+const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
+/// Guards the arithmetic of times against nonsense.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// What became of an exchange.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A new pair: the old one is dead.
+    Issued(Issued),
+    /// The grant is over.
+    Refused {
+        /// The OAuth error code.
+        code: String,
+        /// `error_description`, shortened.
+        description: String,
+    },
+    /// Nothing that ends a grant.
+    Failed {
+        /// What happened.
+        message: String,
+        /// What the server asked for.
+        retry_after: Option<Duration>,
+        /// Whether what was sent may have been spent all the same.
+        maybe_spent: bool,
+    },
+}
+
+/// A successful token answer, whatever it left out (T6).
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// Not empty.
+    pub access_token: Secret,
+    /// `None`: the old one stays valid (RFC 6749 section 6).
+    pub refresh_token: Option<Secret>,
+    /// How long the access token lives.
+    pub lifetime: Duration,
+    /// `None` where the answer did not say.
+    pub scopes: Option<Vec<String>>,
+    /// For user tokens.
+    pub user_id: Option<u64>,
+    /// For account tokens.
+    pub account_id: Option<u64>,
+}
+
+/// What introspection (RFC 7662) says about a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Introspection {
+    /// It lives.
+    Active(Owner),
+    /// It is dead, or was never there.
+    Inactive,
+    /// Not the token is wrong but the client id or secret.
+    BadClient,
+    /// It could not be asked, or did not say.
+    Unknown(String),
+}
+
+/// Whose a token is, as far as introspection says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// For user tokens.
+    pub user_id: Option<u64>,
+    /// For account tokens.
+    pub account_id: Option<u64>,
+}
+
+/// What an answer to a code or a refresh token means.
+pub(super) fn judge(answered: &Answered) -> Answer {
+    let Answered {
+        status,
+        retry_after,
+        body,
+        ..
+    } = answered;
+    let (status, retry_after) = (*status, *retry_after);
+    if status == StatusCode::OK {
+        return match issued(body) {
+            Some(issued) => Answer::Issued(issued),
+            None => Answer::Failed {
+                message: "answered 200 without an access_token".to_owned(),
+                retry_after,
+                maybe_spent: true,
+            },
+        };
+    }
+    if let Some((code, description)) = oauth_error(body).filter(|_| is_refusing(status)) {
+        return Answer::Refused { code, description };
+    }
+    Answer::Failed {
+        message: format!("answered {status}"),
+        retry_after,
+        maybe_spent: status.is_server_error() || status.is_success(),
+    }
+}
+
+/// What an answer of the introspection endpoint means. Only a whole answer that says so is a yes or a no.
+pub(super) fn judge_introspection(answered: &Answered) -> Introspection {
+    let status = answered.status;
+    let parsed = serde_json::from_slice::<Value>(&answered.body).ok();
+    let field = |name: &str| parsed.as_ref()?.get(name);
+    match field("active").and_then(Value::as_bool) {
+        Some(true) if status == StatusCode::OK => Introspection::Active(Owner {
+            user_id: field("user_id").and_then(Value::as_u64),
+            account_id: field("account_id").and_then(Value::as_u64),
+        }),
+        Some(false) if status == StatusCode::OK => Introspection::Inactive,
+        _ if refuses_client(answered) => Introspection::BadClient,
+        _ => Introspection::Unknown(format!("introspection answered {status}")),
+    }
+}
+
+/// Whether introspection or revocation refused the client id or secret (RFC 7009 section 2.2.1).
+pub(super) fn refuses_client(answered: &Answered) -> bool {
+    let Some((code, _)) = oauth_error(&answered.body) else {
+        return false;
+    };
+    match answered.status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+        StatusCode::BAD_REQUEST => is_about_client(&code),
+        _ => false,
+    }
+}
+
+/// Whether a code says that the client and not the token is wrong (RFC 6749 section 5.2).
+pub(super) fn is_about_client(code: &str) -> bool {
+    matches!(code, "invalid_client" | "unauthorized_client")
+}
+
+fn is_refusing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+    )
+}
+
+#[derive(Deserialize)]
+struct OAuthError {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+}
+
+/// The codes of RFC 6749 section 5.2, and Lucid's own spelling of one.
+const ERROR_CODES: [&str; 7] = [
+    "invalid_grant",
+    "invalid_client",
+    "invalid_request",
+    "invalid_scope",
+    "invalid_scopes",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+
+fn oauth_error(body: &[u8]) -> Option<(String, String)> {
+    let parsed: OAuthError = serde_json::from_slice(body).ok()?;
+    let known = ERROR_CODES.contains(&parsed.error.as_str());
+    let description = parsed
+        .error_description
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(8192)
+        .collect();
+    known.then_some((parsed.error, description))
+}
+
+/// Takes what can be taken: a pair that was issued must not be thrown away for a field of another type (T6).
+fn issued(body: &[u8]) -> Option<Issued> {
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    let text = |name: &str| answer.get(name)?.as_str().filter(|text| !text.is_empty());
+    Some(Issued {
+        access_token: Secret::from(text("access_token")?),
+        refresh_token: text("refresh_token").map(Secret::from),
+        lifetime: lifetime(answer.get("expires_in")),
+        scopes: scopes(answer.get("scopes").or_else(|| answer.get("scope"))),
+        user_id: answer.get("user_id").and_then(Value::as_u64),
+        account_id: answer.get("account_id").and_then(Value::as_u64),
+    })
+}
+
+fn lifetime(expires_in: Option<&Value>) -> Duration {
+    let seconds = match expires_in {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    seconds
+        .filter(|seconds| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|lifetime| *lifetime <= LONGEST_LIFETIME)
+        .unwrap_or(ASSUMED_LIFETIME)
+}
+
+fn scopes(value: Option<&Value>) -> Option<Vec<String>> {
+    match value? {
+        Value::String(text) => Some(text.split_whitespace().map(str::to_owned).collect()),
+        Value::Array(items) => Some(
+            items
+                .iter()
+                .filter_map(|item| item.as_str().map(str::to_owned))
+                .collect(),
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, body: &[u8]) -> Answered {
+        Answered {
+            status: StatusCode::from_u16(status).expect("a status"),
+            retry_after: None,
+            date: None,
+            body: body.to_vec(),
+        }
+    }
+
+    fn issued_from(body: &str) -> Issued {
+        match judge(&answered(200, body.as_bytes())) {
+            Answer::Issued(issued) => issued,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn t06_any_200_with_an_access_token_is_a_pair() {
+        for (rest, seconds) in [
+            (r#""expires_in":1800"#, 1800),
+            (r#""expires_in":"1800""#, 1800),
+            (r#""expires_in":1800.0"#, 1800),
+            (r#""expires_in":"soon""#, 3600),
+            (r#""expires_in":null"#, 3600),
+            (r#""expires_in":0"#, 3600),
+            (r#""expires_in":-1"#, 3600),
+            (r#""expires_in":1e300"#, 3600),
+            (r#""expires_in":1000000000000"#, 3600),
+            (r#""expires_in":{}"#, 3600),
+            (r#""token_type":"BEARER","user_id":"x","scopes":7"#, 3600),
+        ] {
+            let issued = issued_from(&format!(r#"{{"access_token":"a",{rest}}}"#));
+            assert_eq!(issued.lifetime, Duration::from_secs(seconds), "{rest}");
+            assert!(issued.refresh_token.is_none());
+        }
+    }
+
+    #[test]
+    fn t06_scopes_come_as_a_list_as_text_or_not_at_all() {
+        let both = Some(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(
+            issued_from(r#"{"access_token":"a","scopes":["a","b"]}"#).scopes,
+            both
+        );
+        assert_eq!(
+            issued_from(r#"{"access_token":"a","scope":"a b"}"#).scopes,
+            both
+        );
+        assert_eq!(issued_from(r#"{"access_token":"a"}"#).scopes, None);
+    }
+
+    #[test]
+    fn t09_only_an_oauth_code_in_400_401_or_403_ends_a_grant() {
+        let refusal = br#"{"error":"invalid_grant","error_description":"no","error_uri":""}"#;
+        for status in [400, 401, 403] {
+            assert!(
+                matches!(judge(&answered(status, refusal)), Answer::Refused { .. }),
+                "{status}"
+            );
+        }
+        for (status, body) in [
+            (400, &b"<html>blocked</html>"[..]),
+            (400, b""),
+            (403, br#"{"error":"rate_limited"}"#),
+            (403, br#"{"code":"accessForbidden"}"#),
+            (401, br#"{"error":{"code":"invalid_grant"}}"#),
+            (404, refusal),
+            (429, refusal),
+            (500, refusal),
+            (302, refusal),
+            (200, refusal),
+            (200, b"<html>"),
+            (200, br#"{"access_token":""}"#),
+            (200, br#"{"access_token":5}"#),
+            (204, b""),
+        ] {
+            assert!(
+                matches!(judge(&answered(status, body)), Answer::Failed { .. }),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn t11_only_a_whole_answer_that_says_so_is_a_yes_or_a_no() {
+        let judged = |status, body: &str| judge_introspection(&answered(status, body.as_bytes()));
+        let owner = Owner {
+            user_id: Some(4711),
+            account_id: None,
+        };
+        let active = r#"{"active":true,"user_id":4711}"#;
+        assert_eq!(judged(200, active), Introspection::Active(owner));
+        assert_eq!(judged(200, r#"{"active":false}"#), Introspection::Inactive);
+        let refused = r#"{"error":"invalid_client"}"#;
+        assert_eq!(judged(401, refused), Introspection::BadClient);
+        assert_eq!(judged(403, refused), Introspection::BadClient);
+        for (status, body) in [
+            (200, "{}"),
+            (200, "<html>"),
+            (200, r#"{"active":"true"}"#),
+            (200, r#"{"active":null}"#),
+            (500, r#"{"active":false}"#),
+            (403, "<html>"),
+            (404, refused),
+            (400, r#"{"error":"invalid_request"}"#),
+            (429, "{}"),
+        ] {
+            let judged = judged(status, body);
+            assert!(
+                matches!(judged, Introspection::Unknown(_)),
+                "{status} {body}: {judged:?}"
+            );
+        }
+    }
+}
