@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
+use super::users::{ACCOUNT_ID, USER_ID};
+
 /// How the stand-in behaves. The default is Lucid as documented; what Lucid leaves open has the mildest default.
 ///
 /// Changes made with [`Sandbox::change`](super::Sandbox::change) also reach requests that are already waiting.
@@ -18,17 +20,41 @@ pub struct Behaviour {
     /// The least number of bytes in a token; shorter ones are padded. Zero adds nothing (tokens then have about
     /// 50 bytes). Several kB are worth a test, since nothing documents an upper bound.
     pub token_length: usize,
-    /// The scopes of grants approved from now on. An API request without the scope that it needs gets a 403.
+    /// The scopes of grants made by [`Sandbox::approve`](super::Sandbox::approve) from now on. An API request without
+    /// the scope that it needs gets a 403.
     pub scopes: Vec<String>,
+    /// What a person who approves at the authorize page grants, when it is not what was asked for. Default: what was
+    /// asked for. Applies to approvals from now on.
+    pub granted_scopes: Option<Vec<String>>,
+    /// Who is logged in at the authorize page, and to whom the grants of [`Sandbox::approve`](super::Sandbox::approve)
+    /// belong; another id is another person. Default: 4711, Ada Demo. `GET /users/me/profile` answers with the id of
+    /// the grant whose token it sees.
+    pub user_id: u64,
+    /// That person's account, to which the grants of `/oauth2/authorizeAccount` belong. Default: 52. The API's
+    /// resources stay those of account 52.
+    pub account_id: u64,
+    /// The registered redirect URIs, compared character by character; nothing else is registered then. Default: any
+    /// `http://localhost:PORT/…`, `http://127.0.0.1:PORT/…` and `http://[::1]:PORT/…`, and the stand-in's own page
+    /// that shows a code.
+    pub redirect_uris: Option<Vec<String>>,
+    /// How long an authorization code can be redeemed. Lucid: five minutes in the reference, two (the default) in its
+    /// sample. Applies to codes issued from now on.
+    pub code_lifetime: Duration,
+    /// The status for a code that is unknown, used or expired, or was sent to another redirect URI. 401 (the default)
+    /// was reported for Lucid, RFC 6749 has 400. A bad `code_verifier` is always answered 400.
+    pub bad_code_status: StatusCode,
+    /// What happens when a code is redeemed a second time. Lucid documents nothing.
+    pub code_reuse: Reuse,
     /// What happens when a spent refresh token is posted. Lucid documents only that it is refused.
     pub reuse: Reuse,
     /// The status for a wrong client id or secret. 400 was seen on the wire for refreshes and hides which of the
-    /// three values was wrong; Lucid's reference says 401, its older edition 403. Introspection and revocation answer
-    /// 401 where this is 400, since only 401 and 403 are documented for them.
+    /// three values was wrong; Lucid's reference says 401, its older edition 403. Code exchanges, introspection and
+    /// revocation answer 401 where this is 400, which was seen for refreshes alone.
     pub bad_client_status: StatusCode,
     /// The shape of a successful token answer.
     pub token_answer: TokenAnswer,
-    /// Time between the arrival of a token POST and its effect. Default: none.
+    /// Time between the arrival of a token POST and its effect. Default: none. This and the next three fields apply to
+    /// code exchanges too.
     pub token_delay: Duration,
     /// A gate: while true, token POSTs are counted as arrived and then wait, before they have any effect.
     pub hold_token_endpoint: bool,
@@ -95,6 +121,13 @@ impl Default for Behaviour {
             ]
             .map(String::from)
             .to_vec(),
+            granted_scopes: None,
+            user_id: USER_ID,
+            account_id: ACCOUNT_ID,
+            redirect_uris: None,
+            code_lifetime: Duration::from_secs(2 * 60),
+            bad_code_status: StatusCode::UNAUTHORIZED,
+            code_reuse: Reuse::Refuse,
             reuse: Reuse::Refuse,
             bad_client_status: StatusCode::BAD_REQUEST,
             token_answer: TokenAnswer::default(),
@@ -125,10 +158,10 @@ impl Default for Behaviour {
     }
 }
 
-/// What posting a spent refresh token leads to, beside the refusal.
+/// What posting a spent refresh token or a used code leads to, beside the refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
-    /// Nothing: the pair that replaced it lives on.
+    /// Nothing: the pair that it was exchanged for lives on.
     Refuse,
     /// The whole grant is revoked, as other OAuth servers do on the suspicion of theft.
     RevokeGrant,
@@ -139,7 +172,8 @@ pub enum Reuse {
 pub struct TokenAnswer {
     /// Which field lists the scopes.
     pub scopes: ScopesShape,
-    /// Whether there is a new refresh token. If not, the posted one is not spent and stays valid.
+    /// Whether there is a new refresh token. If not, a posted one is not spent and stays valid. A code exchange yields
+    /// none either way unless `offline_access` was granted.
     pub refresh_token: bool,
     /// How the lifetime is written.
     pub expires_in: ExpiresIn,
@@ -202,19 +236,20 @@ pub enum TokenFailure {
     Html(StatusCode),
     /// The connection is cut without an answer, before anything took effect.
     CutBefore,
-    /// The rotation takes effect, then the connection is cut without an answer.
+    /// The rotation or code exchange takes effect, then the connection is cut without an answer.
     CutAfter,
-    /// The rotation takes effect, then the connection is cut in the middle of the body.
+    /// The rotation or code exchange takes effect, then the connection is cut in the middle of the body.
     HalfBodyAfter,
     /// A 200 whose JSON has no `access_token`; nothing took effect.
     NoAccessToken,
-    /// Lucid's `invalid_grant`, although the refresh token is good; nothing took effect.
+    /// Lucid's `invalid_grant`, although the refresh token or code is good; nothing took effect.
     InvalidGrant,
-    /// A 307 to the stand-in's own token endpoint: whoever follows it posts the refresh token a second time.
+    /// A 307 to the stand-in's own token endpoint: whoever follows it posts the refresh token or code
+    /// a second time.
     Redirect,
     /// Silence before anything took effect, until [`release_hung`](Behaviour::release_hung).
     HangBefore,
-    /// The rotation takes effect, then silence until [`release_hung`](Behaviour::release_hung).
+    /// The rotation or code exchange takes effect, then silence until [`release_hung`](Behaviour::release_hung).
     HangAfter,
 }
 

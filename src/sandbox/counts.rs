@@ -16,7 +16,8 @@ const MOST_PROBLEMS: usize = 1000;
 /// `/sandbox/expire`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// POSTs to the token endpoint that arrived, body read, whatever became of them.
+    /// POSTs to the token endpoint that arrived, body read, whatever became of them: refreshes, and what is too mangled
+    /// to tell. Code exchanges are not among them, nor in any other count of token POSTs: see `code_posts`.
     pub token_posts: u64,
     /// Rotations that took effect.
     pub rotations: u64,
@@ -30,10 +31,25 @@ pub struct Counts {
     pub posts_by_refresh_token: BTreeMap<String, u64>,
     /// Token POSTs of a refresh token that was spent by then.
     pub reused_refresh_tokens: u64,
+    /// Approval pages shown, at any of the authorize paths.
+    pub authorize_pages: u64,
+    /// Approvals that led to a code: the page's button, or `prompt=none`.
+    pub approvals: u64,
+    /// Denials on the page.
+    pub denials: u64,
+    /// Code exchanges that arrived at the token endpoint, body read, whatever became of them.
+    pub code_posts: u64,
+    /// Code exchanges that took effect: each made a grant.
+    pub code_exchanges: u64,
+    /// Code exchanges refused on their merits: bad client, bad code, bad verifier, malformed. Scripted failures are not
+    /// counted.
+    pub refused_code_exchanges: u64,
     /// Introspection requests that arrived.
     pub introspections: u64,
     /// Revocation requests that arrived.
     pub revocations: u64,
+    /// Revocation requests that took effect: with them a grant ended that had lived until then.
+    pub effective_revocations: u64,
     /// Connections accepted.
     pub connections: u64,
     /// Connections that are open now.

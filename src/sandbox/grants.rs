@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::pair::Pair;
+use super::pair::{Owner, Pair};
 
 /// On which terms a pair is issued.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,7 @@ pub(super) struct Grants {
 #[derive(Debug)]
 struct Grant {
     scopes: Arc<[String]>,
+    owner: Owner,
     revoked: bool,
     /// The only generation whose access token lives.
     generation: u64,
@@ -57,6 +58,7 @@ enum Kind {
 pub(super) struct Bearer {
     pub(super) generation: u64,
     pub(super) scopes: Arc<[String]>,
+    pub(super) owner: Owner,
 }
 
 /// Why an access token is not accepted.
@@ -86,6 +88,7 @@ pub(super) enum Refusal {
 pub(super) struct Living {
     pub(super) expires: DateTime<Utc>,
     pub(super) scopes: Arc<[String]>,
+    pub(super) owner: Owner,
 }
 
 impl Grants {
@@ -93,12 +96,14 @@ impl Grants {
     pub(super) fn approve(
         &mut self,
         scopes: Vec<String>,
+        owner: Owner,
         terms: Terms,
         now: DateTime<Utc>,
     ) -> Pair {
         let id = self.grants.len();
         self.grants.push(Grant {
             scopes: scopes.into(),
+            owner,
             revoked: false,
             generation: 1,
             access_expires: after(now, terms.access_lifetime),
@@ -177,6 +182,7 @@ impl Grants {
         Ok(Bearer {
             generation: issued.generation,
             scopes: Arc::clone(&grant.scopes),
+            owner: grant.owner,
         })
     }
 
@@ -192,14 +198,16 @@ impl Grants {
         lives.then(|| Living {
             expires,
             scopes: Arc::clone(&grant.scopes),
+            owner: grant.owner,
         })
     }
 
-    /// Revokes the grant to which `token` belongs, dead or alive: every token of it dies.
-    pub(super) fn revoke(&mut self, token: &str) {
-        if let Some(issued) = self.tokens.get(token) {
-            self.grants[issued.grant].revoked = true;
-        }
+    /// Revokes the grant to which `token` belongs, dead or alive: every token of it dies. Whether that changed anything.
+    pub(super) fn revoke(&mut self, token: &str) -> bool {
+        let Some(issued) = self.tokens.get(token) else {
+            return false;
+        };
+        !std::mem::replace(&mut self.grants[issued.grant].revoked, true)
     }
 
     /// Revokes all grants.
@@ -225,6 +233,7 @@ impl Grants {
             terms.access_lifetime,
             grant.access_expires,
             &grant.scopes,
+            grant.owner,
             grant.generation,
         )
     }
@@ -263,7 +272,7 @@ fn token_value(kind: Kind, grant: usize, generation: u64, length: usize) -> Stri
 }
 
 /// `lifetime` after `now`; a lifetime beyond the calendar never ends.
-fn after(now: DateTime<Utc>, lifetime: Duration) -> DateTime<Utc> {
+pub(super) fn after(now: DateTime<Utc>, lifetime: Duration) -> DateTime<Utc> {
     // One day before the end of the calendar, so that the moment can be told in any zone.
     let never = DateTime::<Utc>::MAX_UTC - TimeDelta::days(1);
     let lifetime = TimeDelta::from_std(lifetime).ok();
@@ -282,13 +291,15 @@ mod tests {
         token_length: 0,
     };
 
+    const OWNER: Owner = Owner::User(4711);
+
     fn start() -> DateTime<Utc> {
         DateTime::from_timestamp(1_900_000_000, 0).expect("a date in 2030")
     }
 
     fn approved() -> (Grants, Pair) {
         let mut grants = Grants::default();
-        let pair = grants.approve(vec![String::from("offline_access")], TERMS, start());
+        let pair = grants.approve(vec![String::from("offline_access")], OWNER, TERMS, start());
         (grants, pair)
     }
 
@@ -394,8 +405,10 @@ mod tests {
     #[test]
     fn revoking_any_token_kills_the_whole_grant_and_no_other() {
         let (mut grants, pair) = approved();
-        let other = grants.approve(Vec::new(), TERMS, start());
-        grants.revoke(&pair.access_token);
+        let other = grants.approve(Vec::new(), OWNER, TERMS, start());
+        assert!(grants.revoke(&pair.access_token));
+        assert!(!grants.revoke(&pair.refresh_token), "dead already");
+        assert!(!grants.revoke("nonsense"));
         assert_eq!(
             grants
                 .judge(&pair.access_token, start())
@@ -410,6 +423,25 @@ mod tests {
 
         grants.revoke_all();
         assert!(grants.judge(&other.access_token, start()).is_err());
+    }
+
+    #[test]
+    fn a_grant_keeps_its_owner() {
+        let mut grants = Grants::default();
+        let owner = Owner::Account(52);
+        let first = grants.approve(Vec::new(), owner, TERMS, start());
+        let second = grants
+            .rotate(&first.refresh_token, TERMS, false, start())
+            .expect("the first pair is good");
+        assert_eq!((first.owner, second.owner), (owner, owner));
+        let bearer = grants.judge(&second.access_token, start());
+        assert_eq!(bearer.expect("current").owner, owner);
+        let living = grants.introspect(&second.refresh_token, start());
+        assert_eq!(living.expect("current").owner, owner);
+
+        let written = serde_json::to_value(&second).expect("a map");
+        assert_eq!(written["account_id"], 52);
+        assert_eq!(written.get("user_id"), None);
     }
 
     #[test]
@@ -435,7 +467,7 @@ mod tests {
             refresh_lifetime: Duration::MAX,
             token_length: 0,
         };
-        let pair = grants.approve(Vec::new(), terms, start());
+        let pair = grants.approve(Vec::new(), OWNER, terms, start());
         assert!(grants.judge(&pair.access_token, start()).is_ok());
     }
 

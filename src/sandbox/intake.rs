@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyDataStream, BodyExt};
+use http_body_util::{BodyDataStream, BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use multer::Multipart;
 use serde_json::Value;
@@ -24,6 +24,9 @@ const X_SANDBOX_BODY_SHA256: HeaderName = HeaderName::from_static("x-sandbox-bod
 
 /// JSON bodies longer than this are hashed but not parsed; so are text parts of forms. No resource here needs more.
 const LONGEST_TEXT: usize = 1024 * 1024;
+
+/// No honest request to an OAuth endpoint is longer: a few short values and a token or a state of a few kB.
+const LONGEST_FORM: usize = 64 * 1024;
 
 /// A body that ended before its framing said so: the client is gone, and there is nobody to answer.
 #[derive(Debug)]
@@ -104,6 +107,22 @@ pub(super) async fn receive(mut body: MeteredBody, head: &Parts) -> Result<Recei
         digest: Some(body.finish()),
         content,
     })
+}
+
+/// Why a request to an OAuth endpoint has no body to look at.
+#[derive(Debug)]
+pub(super) enum Unread {
+    TooLong,
+    Incomplete,
+}
+
+/// Reads the body of a request to an OAuth endpoint.
+pub(super) async fn short(body: Incoming) -> Result<Bytes, Unread> {
+    match Limited::new(body, LONGEST_FORM).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLong),
+        Err(_) => Err(Unread::Incomplete),
+    }
 }
 
 /// Whether a content type is JSON.

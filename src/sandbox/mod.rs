@@ -1,4 +1,4 @@
-//! A stand-in for Lucid: its token endpoint with strict rotation, and a few resources of its REST API.
+//! A stand-in for Lucid: its login, its token endpoint with strict rotation, and a few resources of its REST API.
 //!
 //! It is strict about what it receives (see [`Counts::problems`]), can be told to fail in every way that Lucid might
 //! (see [`Behaviour`]), and counts what it was asked (see [`Counts`]). The integration tests are built on it, and so is
@@ -17,7 +17,11 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `POST /oauth2/token`, `…/introspect`, `…/revoke` | as at Lucid, JSON or form bodies; only `grant_type=refresh_token` |
+//! | `GET /oauth2/authorize`, `/oauth2/authorizeUser` | asks a person for access on behalf of a user; `prompt=none` grants it at once |
+//! | `GET /oauth2/authorizeAccount` | the same on behalf of an account |
+//! | `POST` to those | what the buttons `approve` and `deny` do: the same parameters as a form, and `decision` |
+//! | `GET /oauth2/clients/cid-sandbox/redirect` | shows the code or the error in the element `code` |
+//! | `POST /oauth2/token`, `…/introspect`, `…/revoke` | as at Lucid, JSON or form bodies; for refresh tokens and authorization codes |
 //! | `GET /users/me/profile`, `GET /users` | one profile; seven users in pages |
 //! | `/documents…` | search, create, import, get (JSON, PNG, JPEG), contents, trash |
 //! | `POST /embeds/token`, `GET /embeds?token=` | the latter judges its own token, not the bearer |
@@ -27,17 +31,24 @@
 //! | `POST /sandbox/grants` | a fresh grant: [`Pair`] as JSON |
 //! | `POST /sandbox/expire` | as [`Sandbox::expire_access_tokens`]; 204 |
 //!
-//! Each path may have the prefix `/v1`, except those under `/sandbox`; API paths need the prefix or the header
-//! `Lucid-Api-Version: 1`. Every response carries `X-Lucid-Flow-Id`; a response to a request whose body was read to its
-//! end carries `X-Sandbox-Body-Length` and `X-Sandbox-Body-Sha256`, so that a client can tell whether its body arrived
-//! as it was sent.
+//! Each path may have the prefix `/v1`, except those under `/sandbox` and those of pages for people; API paths need the
+//! prefix or the header `Lucid-Api-Version: 1`. Every response carries `X-Lucid-Flow-Id`; a response to an API request
+//! whose body was read to its end carries `X-Sandbox-Body-Length` and `X-Sandbox-Body-Sha256`, so that a client can tell
+//! whether its body arrived as it was sent.
+//!
+//! The authorize pages take the parameters of RFC 6749 and RFC 7636 and check them strictly. A request from an unknown client or with
+//! a redirect URI that is not registered (see [`Behaviour::redirect_uris`]) gets a page with status 400; every other
+//! error goes to the redirect URI. A `code_verifier` is required where there was a `code_challenge`, and nowhere else.
 //!
 //! The echo answers an object with `method`, `target` (as in the request line), `headers` (an array of pairs in the order
 //! of arrival, the values read as ISO 8859-1, so that no byte is lost), `body_length` and `body_sha256`.
 
 mod api;
+mod authorize;
 mod behaviour;
 mod body;
+mod code_exchange;
+mod codes;
 mod control;
 mod counts;
 mod documents;
@@ -45,12 +56,16 @@ mod grants;
 mod image;
 mod intake;
 mod library;
+mod pages;
 mod paging;
 mod pair;
 mod parameters;
+mod pkce;
 mod problems;
+mod redirects;
 mod reply;
 mod resources;
+mod scopes;
 mod server;
 mod shared;
 mod tap;
@@ -77,7 +92,7 @@ pub use self::behaviour::{
 };
 pub use self::counts::Counts;
 pub use self::documents::EMBED_TOKEN;
-pub use self::pair::Pair;
+pub use self::pair::{Owner, Pair};
 use self::shared::Shared;
 
 /// The only client that the stand-in knows.
@@ -138,7 +153,8 @@ impl Sandbox {
         format!("http://{}", self.shared.authority)
     }
 
-    /// A fresh grant, as a login would have given it: its first pair.
+    /// A fresh grant, as a login would have given it: its first pair. It is the grant of the user
+    /// [`Behaviour::user_id`], and can be refreshed whatever its scopes are.
     pub fn approve(&self) -> Pair {
         self.shared.approve()
     }

@@ -6,7 +6,6 @@ use chrono::{DateTime, Local, Utc};
 use serde::Serialize;
 
 use super::CLIENT_ID;
-use super::users::USER_ID;
 
 /// The two tokens of a grant with what the token endpoint said about them, named as in the `token_info.json` of Lucid's
 /// example script. Serialised, it is such a file.
@@ -29,11 +28,33 @@ pub struct Pair {
     pub scopes: Vec<String>,
     /// Always `bearer`.
     pub token_type: String,
-    /// The user who approved the grant.
-    pub user_id: u64,
+    /// On whose behalf the tokens act; serialised as `user_id` or `account_id`.
+    #[serde(flatten)]
+    pub owner: Owner,
     /// The ordinal of this pair within its grant; the first is 1. Lucid does not tell it.
     #[serde(skip)]
     pub generation: u64,
+}
+
+/// On whose behalf the tokens of a grant act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Owner {
+    /// The user with this id, who approved the grant.
+    #[serde(rename = "user_id")]
+    User(u64),
+    /// The account with this id, one of whose users approved the grant.
+    #[serde(rename = "account_id")]
+    Account(u64),
+}
+
+impl Owner {
+    /// The member that tells it in the token endpoint's answers.
+    pub(super) fn member(self) -> (&'static str, u64) {
+        match self {
+            Owner::User(id) => ("user_id", id),
+            Owner::Account(id) => ("account_id", id),
+        }
+    }
 }
 
 impl Pair {
@@ -43,6 +64,7 @@ impl Pair {
         lifetime: Duration,
         expires: DateTime<Utc>,
         scopes: &[String],
+        owner: Owner,
         generation: u64,
     ) -> Pair {
         let local = expires.with_timezone(&Local).naive_local();
@@ -55,7 +77,7 @@ impl Pair {
             client_id: CLIENT_ID.to_owned(),
             scopes: scopes.to_vec(),
             token_type: String::from("bearer"),
-            user_id: USER_ID,
+            owner,
             generation,
         }
     }

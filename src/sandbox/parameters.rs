@@ -1,4 +1,4 @@
-//! The parameters of a request to the token endpoint, in either of the two forms that Lucid takes.
+//! The parameters of a request to the OAuth endpoints: a query, or a body in either of the two forms that Lucid takes.
 
 use std::fmt;
 
@@ -30,6 +30,27 @@ impl Parameters {
             _ => Err("a parameter is not a string"),
         });
         Ok(Parameters(strings.collect::<Result<_, _>>()?))
+    }
+
+    /// Reads the query of a request.
+    pub(super) fn of_query(query: &str) -> Parameters {
+        Parameters(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    /// Names and values, duplicates kept.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// How often a name is there.
+    pub(super) fn count(&self, name: &str) -> usize {
+        self.names().filter(|found| *found == name).count()
     }
 
     /// The names, duplicates kept.

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
 
+use super::parameters::Parameters;
 use super::shared::Shared;
 
 /// Records a problem. `what` must not contain a token.
@@ -45,6 +46,33 @@ pub(super) fn check_token_head(shared: &Shared, head: &Parts) {
         report(shared, head, "accept does not permit JSON");
     }
     check_target(shared, head);
+}
+
+/// Checks the head of a request for one of the pages that people see.
+pub(super) fn check_page_head(shared: &Shared, head: &Parts) {
+    for name in [header::AUTHORIZATION, header::PROXY_AUTHORIZATION] {
+        if head.headers.contains_key(&name) {
+            report(shared, head, format_args!("the header {name}"));
+        }
+    }
+    check_target(shared, head);
+}
+
+/// Checks that nothing is among the parameters that is not `expected` there.
+pub(super) fn check_names(
+    shared: &Shared,
+    head: &Parts,
+    parameters: &Parameters,
+    expected: impl Fn(&str) -> bool,
+) {
+    for name in parameters.names().filter(|name| !expected(name)) {
+        // In a mangled body anything may stand where a name should, a token too.
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let name = if plain { name } else { "(not a plain word)" };
+        report(shared, head, format_args!("the unknown parameter {name}"));
+    }
 }
 
 /// Checks the trailers of an API request: what is stripped from the head must not come in by the back door.

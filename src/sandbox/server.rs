@@ -16,7 +16,7 @@ use super::body::Cut;
 use super::reply::{FlowId, Reply};
 use super::shared::Shared;
 use super::tap::Tap;
-use super::{api, control, token_endpoint};
+use super::{api, authorize, control, token_endpoint};
 
 /// How long to wait after a failed accept. Such failures are about the process, most often too many open files, and
 /// trying again at once would only burn the processor.
@@ -63,7 +63,7 @@ impl Connection {
         }
     }
 
-    /// Counts the connection's present request as a token POST.
+    /// Counts the connection's present request as a token POST. Code exchanges are counted elsewhere.
     pub(super) fn note_token_post(&self) {
         let used = self.requests.load(Ordering::Relaxed) > 1;
         let first = !self.token_seen.swap(true, Ordering::Relaxed);
@@ -108,6 +108,8 @@ async fn answer(connection: &Connection, request: Request<Incoming>) -> Result<R
     let path = head.uri.path();
     let mut reply = if let Some(endpoint) = token_endpoint::Endpoint::at(path) {
         token_endpoint::answer(endpoint, connection, &head, body).await?
+    } else if let Some(page) = authorize::Page::at(path) {
+        authorize::answer(page, &connection.shared, &head, body).await?
     } else if control::serves(path) {
         control::answer(&connection.shared, &head, flow)
     } else {

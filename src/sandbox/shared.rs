@@ -8,11 +8,12 @@ use chrono::Utc;
 use tokio::sync::watch;
 
 use super::behaviour::{ApiFailure, Behaviour, TokenFailure};
+use super::codes::Codes;
 use super::counts::Ledger;
 use super::grants::{Grants, Terms};
 use super::image::ImageCache;
 use super::library::Library;
-use super::pair::Pair;
+use super::pair::{Owner, Pair};
 
 /// The state of one stand-in. Each part has a lock of its own, held for a few lines and never across an await.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     pub(super) images: ImageCache,
     grants: Mutex<Grants>,
+    codes: Mutex<Codes>,
     library: Mutex<Library>,
 }
 
@@ -36,6 +38,7 @@ impl Shared {
             ledger: Ledger::default(),
             images: ImageCache::default(),
             grants: Mutex::default(),
+            codes: Mutex::default(),
             library: Mutex::default(),
         }
     }
@@ -49,6 +52,11 @@ impl Shared {
     /// All grants. No code that runs under this lock can panic halfway through a change.
     pub(super) fn grants(&self) -> MutexGuard<'_, Grants> {
         self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All authorization codes; the same holds. Taken before the grants where both are.
+    pub(super) fn codes(&self) -> MutexGuard<'_, Codes> {
+        self.codes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All documents; the same holds.
@@ -69,8 +77,11 @@ impl Shared {
     /// A fresh grant.
     pub(super) fn approve(&self) -> Pair {
         let terms = self.terms();
-        let scopes = self.behaviour.borrow().scopes.clone();
-        self.grants().approve(scopes, terms, Utc::now())
+        let (scopes, owner) = {
+            let behaviour = self.behaviour.borrow();
+            (behaviour.scopes.clone(), Owner::User(behaviour.user_id))
+        };
+        self.grants().approve(scopes, owner, terms, Utc::now())
     }
 
     /// Waits until the behaviour lets pass.

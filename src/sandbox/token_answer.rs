@@ -17,15 +17,16 @@ pub(super) fn invalid_grant() -> Reply {
     refuse(StatusCode::BAD_REQUEST, "invalid_grant", REFUSED)
 }
 
-/// The answer to a successful refresh.
-pub(super) fn granted(shared: &Shared, pair: Pair) -> Reply {
+/// The answer to a successful refresh or code exchange. A refresh token that is not told is as good as none.
+pub(super) fn granted(shared: &Shared, pair: Pair, tell_refresh_token: bool) -> Reply {
     let behaviour = shared.behaviour.borrow();
     let shape = &behaviour.token_answer;
     let mut answer = Map::new();
     answer.insert("access_token".into(), pair.access_token.into());
     answer.insert("client_id".into(), pair.client_id.into());
-    answer.insert("user_id".into(), pair.user_id.into());
-    if shape.refresh_token {
+    let (owner, id) = pair.owner.member();
+    answer.insert(owner.into(), id.into());
+    if shape.refresh_token && tell_refresh_token {
         answer.insert("refresh_token".into(), pair.refresh_token.into());
     }
     match &shape.expires_in {
@@ -55,6 +56,20 @@ pub(super) fn granted(shared: &Shared, pair: Pair) -> Reply {
     reply
 }
 
+/// A refusal of a code.
+pub(super) fn bad_code(status: StatusCode) -> Reply {
+    refuse(status, "invalid_grant", "Invalid authorization code")
+}
+
+/// A refusal of a code for the sake of its verifier (RFC 7636, section 4.6).
+pub(super) fn bad_verifier() -> Reply {
+    refuse(
+        StatusCode::BAD_REQUEST,
+        "invalid_grant",
+        "Invalid code verifier",
+    )
+}
+
 /// The answer to wrong client credentials in a refresh.
 pub(super) fn bad_client(status: StatusCode) -> Reply {
     if status == StatusCode::BAD_REQUEST {
@@ -68,7 +83,7 @@ pub(super) fn bad_client(status: StatusCode) -> Reply {
     }
 }
 
-/// The same for introspection and revocation, for which 400 is not documented.
+/// The same for everything else, where 400 was never seen.
 pub(super) fn bad_client_elsewhere(status: StatusCode) -> Reply {
     bad_client(if status == StatusCode::BAD_REQUEST {
         StatusCode::UNAUTHORIZED

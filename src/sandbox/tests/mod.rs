@@ -1,6 +1,8 @@
 //! The stand-in through real sockets, written and read as bytes.
 
 mod api;
+mod exchange;
+mod login;
 mod token;
 mod wire;
 
@@ -30,6 +32,19 @@ struct Answer {
 impl Answer {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Where a redirect leads: the place without its query, and the query.
+    fn redirect(&self) -> (String, Vec<(String, String)>) {
+        assert_eq!(self.status, 302, "{}", self.text());
+        let location = self.header("location").expect("a location");
+        let (place, query) = location.split_once('?').expect("a query");
+        let query = form_urlencoded::parse(query.as_bytes());
+        (place.to_owned(), query.into_owned().collect())
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -97,6 +112,29 @@ fn refresh_post(sandbox: &Sandbox, refresh_token: &str) -> Vec<u8> {
         "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET,
     });
     token_post(sandbox, &body)
+}
+
+fn form_post(sandbox: &Sandbox, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let body = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        sandbox.address(),
+        body.len(),
+    )
+    .into_bytes()
+}
+
+/// Opens a page as a browser does: without a token.
+fn visit(sandbox: &Sandbox, path: &str, query: &[(&str, &str)]) -> Answer {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(query)
+        .finish();
+    let host = sandbox.address();
+    let bytes = format!("GET {path}?{query} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    exchange(sandbox, bytes.as_bytes())
 }
 
 fn request(sandbox: &Sandbox, line: &str, token: &str, more: &str, body: &[u8]) -> Vec<u8> {
