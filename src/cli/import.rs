@@ -56,8 +56,7 @@ fn may_replace(
     options: &Options,
     store: &Store,
 ) -> Result<(), String> {
-    let present =
-        present.filter(|present| present.refusal.is_none() && present.logged_out.is_none());
+    let present = present.filter(|present| !present.is_over());
     match present {
         Some(present) if present.same_tokens(imported) => Err(format!(
             "{} has this refresh token already; nothing was changed",

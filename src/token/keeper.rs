@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Published;
 use super::answer::{self, Answer, Introspection};
 use super::disk::Lock;
 use super::endpoint::TokenEndpoint;
@@ -23,6 +22,7 @@ use super::succession::{
     refusal_message, renewed,
 };
 use super::transport::{ANSWER, CONNECT};
+use super::{Grant, Published};
 use crate::clock::Clock;
 
 /// How long another process may hold the lock before a rotation gives up for now.
@@ -33,6 +33,7 @@ pub(super) const ON_ITS_WAY: Duration = Duration::from_secs(CONNECT.as_secs() + 
 /// Keeps one grant.
 #[derive(Debug)]
 pub(super) struct Keeper {
+    pub(super) grant: Grant,
     /// Of the credential, for the log.
     pub(super) name: String,
     pub(super) store: Store,
@@ -49,6 +50,8 @@ pub(super) struct Keeper {
     pub(super) unsaved: Option<Lock>,
     /// What the store held at the last look.
     pub(super) seen: Seen,
+    /// Whether the store has lost the record and could not be given it back.
+    pub(super) is_store_wrong: bool,
     /// From when on the refresh token of an intent cannot be on its way any more.
     pub(super) settled_at: Option<(Intent, Instant)>,
 }
@@ -144,7 +147,10 @@ impl Keeper {
         };
         match self.endpoint.introspect(&record.refresh_token).await {
             Introspection::Active(_) => Ok(Earlier::Nothing),
-            Introspection::Inactive => Ok(Earlier::Open { intent, dead: true }),
+            Introspection::Inactive => {
+                self.bury();
+                Ok(Earlier::Open { intent, dead: true })
+            }
             Introspection::BadClient => {
                 let message = format!("{} (introspection)", bad_client());
                 Err(Instead::give_up(self.refuse(
@@ -190,6 +196,10 @@ impl Keeper {
 
     /// Writes down that the refresh token is about to be sent, which also proves that the store is writable (T3).
     fn intend(&mut self, record: Record, earlier: &Earlier) -> Result<Record, Instead> {
+        // Introspection may have taken a while.
+        if let Some(adopted) = self.adopt_newer()? {
+            return Err(Instead(Box::new(adopted)));
+        }
         let now = self.clock.now().wall;
         let intent = match earlier {
             Earlier::Nothing => Intent {
@@ -245,7 +255,6 @@ impl Keeper {
                 if let Some(overtaken) = self.overtaken(&record) {
                     return overtaken;
                 }
-                let dead = matches!(earlier, Earlier::Open { dead: true, .. });
                 if !maybe_spent {
                     record.intent = match earlier {
                         Earlier::Nothing => None,
@@ -261,7 +270,6 @@ impl Keeper {
                 let outcome = Outcome::Failed {
                     trouble: Trouble::TokenUnavailable(message),
                     retry_after,
-                    dead,
                 };
                 (outcome, Published::Same)
             }
@@ -294,8 +302,64 @@ impl Keeper {
             ours.intent = stored.intent.clone();
             ours.refusal = ours.refusal.take().or_else(|| stored.refusal.clone());
         }
+        let is_whole = stored
+            .as_ref()
+            .is_some_and(|stored| stored.generation.is_some());
         let newer = newer(self.record.as_ref(), stored);
-        Ok(newer.map(|record| self.adopt(record)))
+        let adopted = newer.map(|record| self.adopt(record));
+        if !is_whole {
+            self.put_right();
+        }
+        Ok(adopted)
+    }
+
+    /// Writes the record into a store that has lost it, or in which another program, or a login after the loss, has not
+    /// counted on: whoever logs in next, and every other process, counts from there. Nothing but a logout ends a pair, and nothing undoes that (T18).
+    fn put_right(&mut self) {
+        let Some(record) = self.record.clone() else {
+            return;
+        };
+        // One that was never stored is spent first.
+        if record.generation.is_none_or(|generation| generation == 0) {
+            return;
+        }
+        let done = self.write_in_its_place(&record);
+        if let Err(error) = &done
+            && !self.is_store_wrong
+        {
+            tracing::warn!(
+                credential = self.name,
+                "the token file is gone or written by another program, and cannot be written: {}",
+                with_cause(error)
+            );
+        }
+        self.is_store_wrong = done.is_err();
+        if !matches!(done, Ok(true)) {
+            // With the next look it is tried again.
+            self.seen = Seen::default();
+        }
+    }
+
+    /// Whether the store is right now; `false` where somebody holds the lock, who may be writing it.
+    fn write_in_its_place(&self, record: &Record) -> Result<bool, StoreError> {
+        let Some(_lock) = self.store.try_lock()? else {
+            return Ok(false);
+        };
+        let is_wrong = match self.store.look(&mut Seen::default())? {
+            Look::Changed(Some(stored)) => {
+                stored.generation < record.generation && stored.same_tokens(record)
+            }
+            _ => true,
+        };
+        if is_wrong {
+            self.store.write(record)?;
+            tracing::warn!(
+                credential = self.name,
+                generation = record.generation,
+                "the token file was gone or written by another program, and is written anew; to end a login: lucid-proxy logout"
+            );
+        }
+        Ok(true)
     }
 
     fn adopt(&mut self, record: Record) -> (Outcome, Published) {
@@ -355,6 +419,9 @@ impl Keeper {
         description: &str,
         earlier: Earlier,
     ) -> (Outcome, Published) {
+        if !answer::is_about_client(code) {
+            self.bury();
+        }
         // Lucid's code is the same for a dead token and for a wrong client secret.
         let introspection = match &earlier {
             _ if answer::is_about_client(code) => Introspection::BadClient,
@@ -396,7 +463,9 @@ impl Keeper {
 
     /// Writes what was learned about a pair that stays as it is; failing to is no loss.
     fn keep(&mut self, record: Record) {
-        if let Err(error) = self.store.write(&record) {
+        if self.newer_than(&record).is_some() {
+            // It is taken over with the next look, and is worth more than what was learned.
+        } else if let Err(error) = self.store.write(&record) {
             tracing::warn!(
                 credential = self.name,
                 "cannot note the failed rotation: {}",
@@ -427,6 +496,11 @@ impl Keeper {
         Ok(())
     }
 
+    /// Nobody is given the pair any more from this moment, not only when all of this rotation is over.
+    fn bury(&self) {
+        self.grant.publish(Published::Same, |state, _| state.bury());
+    }
+
     fn fingerprint(&self) -> String {
         fingerprint(self.endpoint.client())
     }
@@ -436,7 +510,6 @@ fn failed(trouble: Trouble) -> Outcome {
     Outcome::Failed {
         trouble,
         retry_after: None,
-        dead: false,
     }
 }
 

@@ -19,6 +19,8 @@ mod keeper;
 pub mod record;
 pub mod refresher;
 pub mod scopes;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod store;
 pub mod succession;

@@ -265,6 +265,11 @@ impl Record {
             .unwrap_or_default()
     }
 
+    /// Whether only a login helps: it was refused, or a person logged out.
+    pub fn is_over(&self) -> bool {
+        self.refusal.is_some() || self.logged_out.is_some()
+    }
+
     /// Whether both hold the same refresh token.
     pub fn same_tokens(&self, other: &Self) -> bool {
         self.refresh_token.expose_secret() == other.refresh_token.expose_secret()

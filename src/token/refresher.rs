@@ -126,6 +126,7 @@ impl Refresher {
         };
         let grant = Grant::new(state, bearer, clock.clone(), patience);
         let keeper = Keeper {
+            grant: grant.clone(),
             name: credential.name.clone(),
             store,
             endpoint,
@@ -136,6 +137,7 @@ impl Refresher {
             adopted: None,
             unsaved: None,
             seen: Seen::default(),
+            is_store_wrong: false,
             settled_at: None,
         };
         let refresher = Self {

@@ -125,8 +125,6 @@ pub enum Outcome {
         trouble: Trouble,
         /// What the server asked for.
         retry_after: Option<Duration>,
-        /// Whether the pair is known to be dead: a rotation of it took effect, and its answer is lost.
-        dead: bool,
     },
 }
 
@@ -290,14 +288,20 @@ impl State {
             return Verdict::Pass("the grant needs a new login".to_owned());
         };
         let backing_off = self.retry.as_ref().filter(|retry| now.monotonic < retry.at);
+        let is_newer = generation < pair.generation && now.wall < pair.expires_at;
         match self.rotation {
             Rotation::Running(_) => Verdict::Wait,
             Rotation::Wanted(_) if backing_off.is_none() => Verdict::Wait,
-            _ if generation < pair.generation => Verdict::Replay,
+            _ if is_newer => Verdict::Replay,
             Rotation::Wanted(_) => {
                 let trouble =
                     backing_off.map_or_else(String::new, |retry| retry.trouble.to_string());
                 Verdict::Pass(format!("no new token: {trouble}"))
+            }
+            Rotation::Idle | Rotation::Hoped if generation < pair.generation => {
+                // The newer one has died meanwhile.
+                self.rotation = Rotation::Wanted(Cause::Expired);
+                Verdict::Wait
             }
             Rotation::Idle | Rotation::Hoped if self.is_quiet(now) => {
                 Verdict::Pass("the last rotation did not cure such an answer".to_owned())
@@ -421,11 +425,7 @@ impl State {
             Outcome::Failed {
                 trouble,
                 retry_after,
-                dead,
             } => {
-                if let Some(pair) = self.pair.as_mut().filter(|_| dead) {
-                    pair.expires_at = SystemTime::UNIX_EPOCH;
-                }
                 let failures = self
                     .retry
                     .as_ref()
@@ -440,6 +440,13 @@ impl State {
                 // It stays wanted: the grant heals without a request.
                 self.rotation = Rotation::Wanted(cause);
             }
+        }
+    }
+
+    /// The current pair is known to be dead, whatever the clock says: nobody is given it any more.
+    pub fn bury(&mut self) {
+        if let Some(pair) = &mut self.pair {
+            pair.expires_at = SystemTime::UNIX_EPOCH;
         }
     }
 

@@ -43,7 +43,6 @@ fn unavailable() -> Outcome {
     Outcome::Failed {
         trouble: Trouble::TokenUnavailable("down".to_owned()),
         retry_after: None,
-        dead: false,
     }
 }
 
@@ -77,6 +76,17 @@ fn t01_an_older_generation_is_replayed_without_a_rotation() {
     let mut state = State::new(Some(pair(5, now, HOUR)), None);
     assert_eq!(state.reject(now, 4), Verdict::Replay);
     assert_eq!(state.next(now, false), Next::Sleep(None));
+}
+
+#[test]
+fn t17_a_request_is_not_sent_again_with_a_newer_pair_that_has_died_too() {
+    let now = start();
+    let mut state = State::new(Some(pair(5, now, HOUR)), None);
+    let dead = later(now, HOUR);
+    assert_eq!(state.reject(dead, 4), Verdict::Wait);
+    assert_eq!(state.next(dead, false), Next::Rotate(Cause::Expired));
+    state.finished(dead, unavailable(), 0.0);
+    assert!(matches!(state.reject(dead, 4), Verdict::Pass(_)));
 }
 
 #[test]
@@ -159,7 +169,6 @@ fn t10_retry_after_is_honoured_within_reason() {
             Outcome::Failed {
                 trouble,
                 retry_after,
-                dead: false,
             },
             1.0,
         );
@@ -309,15 +318,8 @@ fn t11_a_rotation_without_a_known_end_is_settled_without_a_request_and_a_dead_pa
     );
     let due = later(now, Duration::from_secs(1));
     assert_eq!(state.next(due, false), Next::Rotate(Cause::Unfinished));
-    let Outcome::Failed { trouble, .. } = unavailable() else {
-        unreachable!()
-    };
-    let dead = Outcome::Failed {
-        trouble,
-        retry_after: None,
-        dead: true,
-    };
-    state.finished(due, dead, 0.0);
+    state.bury();
+    state.finished(due, unavailable(), 0.0);
     assert!(matches!(state.ask(due, false), Ask::Fail { .. }));
 }
 
@@ -491,11 +493,13 @@ proptest! {
                 Event::Reject(age) => {
                     let before = state.clone().next(now, false);
                     let verdict = state.reject(now, generation.saturating_sub(age));
-                    if age > 0 {
+                    let current = *state.pair().expect("there is one from the start");
+                    if age > 0 && now.wall < current.expires_at {
                         prop_assert_eq!(state.clone().next(now, false), before, "T1: an old generation rotates nothing");
                     }
                     if verdict == Verdict::Replay {
                         prop_assert!(age > 0, "T1: never with the token that was rejected");
+                        prop_assert!(now.wall < current.expires_at, "T17: nor with a dead one");
                     }
                 }
                 Event::Replayed(age, accepted) => {
@@ -521,7 +525,7 @@ proptest! {
                 Event::Fail { retry_after } if running => {
                     let trouble = Trouble::TokenUnavailable("down".to_owned());
                     let retry_after = retry_after.map(Duration::from_secs);
-                    state.finished(now, Outcome::Failed { trouble, retry_after, dead: false }, 0.5);
+                    state.finished(now, Outcome::Failed { trouble, retry_after }, 0.5);
                     prop_assert!(matches!(state.clone().next(now, false), Next::Sleep(Some(_))), "T10: it stays wanted");
                     running = false;
                 }

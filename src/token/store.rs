@@ -294,14 +294,15 @@ pub struct Holder {
     pub process: Option<u32>,
 }
 
-/// What a store held when it was last looked at; a digest, since it may be secret.
+/// What a store held when it was last looked at; a digest, since it may be secret. By default it was never looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen(Option<(Vec<u8>, u32)>);
+pub struct Seen(Option<Option<(Vec<u8>, u32)>>);
 
 impl Seen {
     fn of(content: Option<&Content>) -> Self {
         let digest = |bytes| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        Self(content.map(|content| (digest(&content.bytes).as_ref().to_vec(), content.mode)))
+        let seen = content.map(|content| (digest(&content.bytes).as_ref().to_vec(), content.mode));
+        Self(Some(seen))
     }
 }
 

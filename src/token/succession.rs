@@ -76,11 +76,15 @@ pub(super) fn newer(memory: Option<&Record>, stored: Option<Record>) -> Option<R
     let next = ours.saturating_add(1);
     match stored.generation {
         Some(theirs) if theirs > ours => Some(stored),
+        // Written at the same moment by somebody who did not wait for the lock. There is no pair in it to tell from ours.
+        Some(theirs) if theirs == ours && stored.logged_out.is_some() && !memory.is_over() => {
+            Some(stored)
+        }
         // Another grant, written by a program that does not count, or by a login after the file was moved away while
-        // ours is refused.
+        // ours is over.
         theirs
             if !memory.same_tokens(&stored)
-                && (theirs.is_none_or(|theirs| theirs == ours) || memory.refusal.is_some()) =>
+                && (theirs.is_none_or(|theirs| theirs == ours) || memory.is_over()) =>
         {
             Some(Record {
                 generation: Some(next),
@@ -140,10 +144,8 @@ pub fn replacing(present: Option<&Record>, record: Record) -> Record {
             ..record
         };
     };
-    let highest = present
-        .generation
-        .unwrap_or(1)
-        .max(record.generation.unwrap_or(0));
+    let before = present.generation.unwrap_or(1);
+    let highest = before.max(record.generation.unwrap_or(0));
     Record {
         generation: Some(highest.saturating_add(1)),
         lost_rotation: present.lost_rotation.clone(),
