@@ -1,6 +1,5 @@
 //! The example scripts, each with its stale token, run through the proxy while the proxy's own tokens die.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use lucid_proxy::sandbox::{Behaviour, Counts};
 
-use crate::world::{SOON, Serving, World, errors, printed};
+use crate::world::{SOON, Serving, World, errors, is_there, missing, printed};
 
 /// Short enough that scripts run one after another outlive several, long enough that a busy machine gets a request
 /// through with a token that was issued for it.
@@ -221,22 +220,6 @@ fn python_with_requests() -> Option<String> {
         missing("a Python 3 with the module requests");
     }
     python.map(str::to_owned)
-}
-
-/// Whether a program is installed and, asked so, succeeds.
-fn is_there(program: &str, arguments: &[&str]) -> bool {
-    match Command::new(program).args(arguments).output() {
-        Ok(output) => output.status.success(),
-        Err(error) if error.kind() == ErrorKind::NotFound => false,
-        Err(error) => panic!("{program}: {error}"),
-    }
-}
-
-/// A fresh checkout tests without other people's programs; where everything must be proven their absence is an error.
-fn missing(what: &str) {
-    let strict = std::env::var_os("LUCID_TEST_STRICT").is_some_and(|value| value == "1");
-    assert!(!strict, "{what} is missing and LUCID_TEST_STRICT is 1");
-    eprintln!("skipped: {what} is missing");
 }
 
 /// An example of this package, from the directory beside the one in which this test was built. `cargo test` builds

@@ -9,6 +9,7 @@ mod docs;
 mod examples;
 mod forwarding;
 mod grant;
+mod independent;
 mod replay;
 mod serving;
 mod soak;

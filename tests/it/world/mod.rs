@@ -1,6 +1,7 @@
 //! A small world for each test: the stand-in for Lucid, a directory for configuration and store, and the program.
 
 pub(crate) mod client;
+mod programs;
 pub(crate) mod raw_upstream;
 pub(crate) mod tls;
 
@@ -19,6 +20,7 @@ use lucid_proxy::sandbox::{Behaviour, CLIENT_ID, CLIENT_SECRET, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) use client::{Client, Response, get};
+pub(crate) use programs::{is_there, missing};
 
 /// For what should happen at once. Generous, since machines are slow at times; nothing is measured with it.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
