@@ -345,19 +345,27 @@ impl Keeper {
         let Some(_lock) = self.store.try_lock()? else {
             return Ok(false);
         };
-        let is_wrong = match self.store.look(&mut Seen::default())? {
-            Look::Changed(Some(stored)) => {
-                stored.generation < record.generation && stored.same_tokens(record)
+        let generation = record.generation;
+        match self.store.look(&mut Seen::default())? {
+            Look::Changed(None) => {
+                self.store.write(record)?;
+                tracing::warn!(
+                    credential = self.name,
+                    generation,
+                    "the token file was gone and is there again; to end a login: lucid-proxy logout"
+                );
             }
-            _ => true,
-        };
-        if is_wrong {
-            self.store.write(record)?;
-            tracing::warn!(
-                credential = self.name,
-                generation = record.generation,
-                "the token file was gone or written by another program, and is written anew; to end a login: lucid-proxy logout"
-            );
+            Look::Changed(Some(stored))
+                if stored.generation < generation && stored.same_tokens(record) =>
+            {
+                self.store.write(record)?;
+                tracing::info!(
+                    credential = self.name,
+                    generation,
+                    "the token file was written by a program that does not count, and is counted now"
+                );
+            }
+            _ => {}
         }
         Ok(true)
     }

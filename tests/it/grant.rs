@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, StatusCode};
 use lucid_proxy::sandbox::{Behaviour, ExpiresIn, ScopesShape, TokenFailure};
@@ -703,6 +703,56 @@ fn t17_without_a_login_nothing_is_sent_upstream() {
     world.log_in();
     serving.wait_for_log("took over a newer token");
     assert_ok(&serving);
+}
+
+#[test]
+fn t18_a_token_file_that_is_removed_comes_back_while_a_proxy_has_the_pair() {
+    let world = World::logged_in();
+    let serving = world.serve();
+    world.sandbox.expire_access_tokens();
+    assert_ok(&serving);
+    let before = world.stored();
+    fs::remove_file(world.store()).expect("removed");
+    serving.wait_for_log("was gone and is there again");
+    assert_eq!(world.stored(), before);
+    // Also with the directory that it was in.
+    fs::rename(world.state(), world.directory.path().join("away")).expect("moved");
+    assert_ok(&serving);
+    world.sandbox.expire_access_tokens();
+    assert_ok(&serving);
+    assert_eq!(world.stored()["generation"], 3);
+    assert_eq!(world.sandbox.counts().reused_refresh_tokens, 0);
+}
+
+#[test]
+fn t02_what_a_program_stored_that_does_not_count_is_counted_on_for_everybody() {
+    let world = World::logged_in();
+    let proxies = [world.serve(), world.serve()];
+    world.sandbox.expire_access_tokens();
+    proxies.iter().for_each(assert_ok);
+    assert_eq!(world.stored()["generation"], 2);
+    // The example script logs in and stores what it got.
+    world.log_in();
+    // One of them counts it; the other goes along.
+    let deadline = Instant::now() + SOON;
+    while world.stored()["generation"] != 3 {
+        assert!(
+            Instant::now() < deadline,
+            "{}{}",
+            proxies[0].log(),
+            proxies[1].log()
+        );
+        std::thread::yield_now();
+    }
+    for serving in &proxies {
+        serving.wait_for_log("from the store credential=\"default\" generation=3");
+        assert_ok(serving);
+    }
+    assert_eq!(world.stored()["generation"], 3);
+    world.sandbox.expire_access_tokens();
+    proxies.iter().for_each(assert_ok);
+    let counts = world.sandbox.counts();
+    assert_eq!((counts.rotations, counts.reused_refresh_tokens), (2, 0));
 }
 
 #[test]
