@@ -3,17 +3,20 @@
 //! A request knows two calls: [`Grant::bearer`] asks for a token, [`Grant::reject`] reports that upstream did not take
 //! it. Behind them stand parts that can be read alone:
 //!
-//! - [`state`]: what to do and when, as pure functions; [`traffic`]: how many requests are on their way;
-//! - [`refresher`]: the one task that waits; `keeper`: one rotation, from the lock to the store;
+//! - [`state`]: what to do and when, as pure functions, in the words of [`decision`]; [`traffic`]: how many requests are on their way;
+//! - [`refresher`]: the one task that waits; `keeper`: one rotation, from the lock to the store; `holding`: what is here
+//!   and what the store has, kept together;
 //! - [`endpoint`]: what the token endpoint is asked; [`answer`]: what its answers mean; [`transport`]: how both travel;
 //! - [`store`] and [`record`]: the file that keeps the pair, and what stands in it; [`succession`]: which record follows
 //!   which; [`disk`] and [`watch`]: what a store needs of a file system;
 //! - [`handover`]: what a login, an import and a logout put into the store; [`scopes`]: what a login lacks; `hooks`: programs that are told of a rotation, or that a login is needed.
 
 pub mod answer;
+pub mod decision;
 pub mod disk;
 pub mod endpoint;
 pub mod handover;
+mod holding;
 mod hooks;
 mod keeper;
 pub mod record;

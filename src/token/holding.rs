@@ -1,0 +1,150 @@
+//! What the store has and what the keeper holds, kept together (rules T2, T7, T18): what is newer there is taken over, what
+//! is newer here is stored, and what is missing there is put back.
+
+use super::Published;
+use super::keeper::{Keeper, with_cause};
+use super::record::Record;
+use super::state::{Outcome, Trouble};
+use super::store::{Look, Seen, StoreError};
+use super::succession::{meaning, never_logged_in, newer};
+
+impl Keeper {
+    /// Takes over what another process stored, if that is newer than what we have (T2).
+    pub(super) fn adopt_newer(&mut self) -> Result<Option<(Outcome, Published)>, StoreError> {
+        self.seen = Seen::default();
+        self.look()
+    }
+
+    /// As [`Keeper::adopt_newer`], where the store has changed since the last look. Of our own pair, takes over what the
+    /// other process learned about it: that it was sent and had no answer, or was refused.
+    pub(super) fn look(&mut self) -> Result<Option<(Outcome, Published)>, StoreError> {
+        let stored = match self.store.look(&mut self.seen)? {
+            Look::Unchanged => return Ok(None),
+            Look::Changed(stored) => stored.map(|stored| *stored),
+        };
+        if let (Some(ours), Some(stored)) = (&mut self.record, &stored)
+            && ours.same_tokens(stored)
+        {
+            // An intent is stored before it can matter, and what is stored may know more.
+            ours.intent = stored.intent.clone();
+            ours.refusal = ours.refusal.take().or_else(|| stored.refusal.clone());
+        }
+        let is_whole = stored
+            .as_ref()
+            .is_some_and(|stored| stored.generation.is_some());
+        let newer = newer(self.record.as_ref(), stored);
+        let adopted = newer.map(|record| self.adopt(record));
+        if !is_whole {
+            self.put_right();
+        }
+        Ok(adopted)
+    }
+
+    /// Writes the record into a store that has lost it, or in which another program, or a login after the loss, has not
+    /// counted on: whoever logs in next, and every other process, counts from there. Nothing but a logout ends a pair, and nothing undoes that (T18).
+    fn put_right(&mut self) {
+        let Some(record) = self.record.clone() else {
+            return;
+        };
+        // One that was never stored is spent first.
+        if record.generation.is_none_or(|generation| generation == 0) {
+            return;
+        }
+        let done = self.write_in_its_place(&record);
+        if let Err(error) = &done
+            && !self.is_store_wrong
+        {
+            tracing::warn!(
+                credential = self.name,
+                "the token file is gone or written by another program, and cannot be written: {}",
+                with_cause(error)
+            );
+        }
+        self.is_store_wrong = done.is_err();
+        if !matches!(done, Ok(true)) {
+            // With the next look it is tried again.
+            self.seen = Seen::default();
+        }
+    }
+
+    /// Whether the store is right now; `false` where somebody holds the lock, who may be writing it.
+    fn write_in_its_place(&self, record: &Record) -> Result<bool, StoreError> {
+        let Some(_lock) = self.store.try_lock()? else {
+            return Ok(false);
+        };
+        let generation = record.generation;
+        match self.store.look(&mut Seen::default())? {
+            Look::Changed(None) => {
+                self.store.write(record)?;
+                tracing::warn!(
+                    credential = self.name,
+                    generation,
+                    "the token file was gone and is there again; to end a login: lucid-proxy logout"
+                );
+            }
+            Look::Changed(Some(stored))
+                if stored.generation < generation && stored.same_tokens(record) =>
+            {
+                self.store.write(record)?;
+                tracing::info!(
+                    credential = self.name,
+                    generation,
+                    "the token file was written by a program that does not count, and is counted now"
+                );
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    fn adopt(&mut self, record: Record) -> (Outcome, Published) {
+        let (pair, trouble, bearer) = meaning(&record, self.endpoint.client(), self.margins);
+        self.adopted = record.generation;
+        self.record = Some(record);
+        // A pair of our own that never reached the store has been overtaken.
+        self.unsaved = None;
+        let outcome = match (trouble, pair) {
+            (None, Some(pair)) => Outcome::Renewed(pair),
+            (trouble, _) => Outcome::Refused(
+                trouble.unwrap_or_else(|| Trouble::LoginRequired(never_logged_in(&self.store))),
+            ),
+        };
+        (outcome, Published::New(bearer))
+    }
+
+    /// Whether somebody who did not wait for the lock has logged in or out meanwhile. Then that stands, and what would
+    /// have been written is forgotten (T18).
+    pub(super) fn overtaken(&mut self, record: &Record) -> Option<(Outcome, Published)> {
+        let newer = self.newer_than(record)?;
+        Some(self.adopt(newer))
+    }
+
+    pub(super) fn newer_than(&self, record: &Record) -> Option<Record> {
+        match self.store.look(&mut Seen::default()) {
+            Ok(Look::Changed(stored)) => newer(Some(record), stored.map(|stored| *stored)),
+            // What is wrong with the store, the write will say.
+            _ => None,
+        }
+    }
+
+    /// Stores the pair that could not be stored before, if there is one.
+    pub(super) fn save_again(&mut self) -> Result<(), StoreError> {
+        let (Some(record), true) = (&self.record, self.unsaved.is_some()) else {
+            return Ok(());
+        };
+        if self.newer_than(record).is_some() {
+            // It is taken over with the next look.
+            self.unsaved = None;
+            self.seen = Seen::default();
+            return Ok(());
+        }
+        self.store.write(record)?;
+        self.unsaved = None;
+        tracing::info!(
+            credential = self.name,
+            generation = record.generation,
+            "the token is stored now"
+        );
+        Ok(())
+    }
+}
