@@ -145,6 +145,13 @@ impl Keeper {
             return Ok(Earlier::Nothing);
         };
         match self.endpoint.introspect(&record.refresh_token).await {
+            // One that is still on its way may arrive before the next: then that is refused, and the first was lost.
+            Introspection::Active(_) if !self.still_on_its_way(&intent).is_zero() => {
+                Ok(Earlier::Open {
+                    intent,
+                    dead: false,
+                })
+            }
             Introspection::Active(_) => Ok(Earlier::Nothing),
             Introspection::Inactive => {
                 self.bury();

@@ -379,6 +379,11 @@ fn check_succession(inner: &mut Inner, life: Life, inode: usize) {
     let Some(present) = inner.files.stored() else {
         return;
     };
+    if present.refusal.is_some() && next.intent.is_some() && next.refusal.is_none() {
+        inner.violate(format!(
+            "T9: process {life} goes on with generation {shown:?}, which was refused"
+        ));
+    }
     let is_older = next.generation < present.generation;
     let takes_the_place = next.generation == present.generation && !next.same_tokens(&present);
     if is_older || takes_the_place {

@@ -32,6 +32,8 @@ struct Grant {
 #[derive(Debug, Default)]
 pub(super) struct RefreshToken {
     grant: usize,
+    /// When it was issued.
+    pub(super) issued: Option<SystemTime>,
     /// The moments at which it was sent and what is known of that.
     pub(super) posts: Vec<Post>,
     /// The exchange that spent it.
@@ -90,6 +92,7 @@ impl Lucid {
         grant.refresh_expires = now + self.refresh_lifetime;
         let known = RefreshToken {
             grant: index,
+            issued: Some(now),
             ..RefreshToken::default()
         };
         self.refresh_tokens

@@ -183,7 +183,7 @@ async fn scenario(seed: u64, made: &mut Option<World>) {
     }
     world.lock().faults = Faults::default();
     calm.cancel();
-    heal(&world).await;
+    heal(&world, idle).await;
     let mut inner = world.lock();
     inner.tally.seconds = begun.elapsed().as_secs();
     if inner.files.is_torn() {
@@ -228,9 +228,9 @@ fn draw_faults(rng: &mut fastrand::Rng) -> Faults {
 }
 
 /// Without faults everything heals by itself, but for a login that a person must renew (T10).
-async fn heal(world: &World) {
+async fn heal(world: &World, idle: Duration) {
     sleep(HEALING).await;
-    person::check_health(world).await;
+    person::check_health(world, idle).await;
     if world.lock().violation.is_some() {
         return;
     }

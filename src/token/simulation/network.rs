@@ -11,7 +11,7 @@ use super::super::keeper::ON_ITS_WAY;
 use super::super::transport::{ANSWER, Answered, CONNECT, Content, Delivery, Posting, Transport};
 use super::disk::check_before_post;
 use super::lucid::Post;
-use super::world::{Inner, Life, World};
+use super::world::{Fate, Inner, Life, World};
 
 /// The network as one process has it.
 #[derive(Clone, Debug)]
@@ -244,6 +244,12 @@ fn check_repetition(inner: &mut Inner, life: Life, token: &str) {
         return inner.violate(format!(
             "T9: process {life} posts {token}, which was refused"
         ));
+    }
+    let knows =
+        |fate: &Fate| fate.alive && !fate.write_failed && fate.refused.as_deref() == Some(token);
+    if let Some((other, _)) = inner.lives.iter().find(|(_, fate)| knows(fate)) {
+        let text = format!("T9: process {life} posts {token}, which process {other} was refused");
+        return inner.violate(text);
     }
     let (now, wall) = (Instant::now(), inner.wall());
     let Some(known) = inner.lucid.refresh_tokens.get(token) else {

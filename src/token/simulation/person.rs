@@ -167,20 +167,32 @@ fn kill_one(world: &World, rng: &mut fastrand::Rng) {
     }
 }
 
-/// With nothing going wrong any more, a grant that lives at Lucid is served, and what is not served is over for a reason.
-pub(super) async fn check_health(world: &World) {
+/// With nothing going wrong any more, a grant that lives at Lucid is served, and its refresh token is not older than it may
+/// become (T14).
+pub(super) async fn check_health(world: &World, idle: Duration) {
     let living = {
         let mut inner = world.lock();
         let stored = inner.files.stored();
         let stored = stored.filter(|stored| stored.logged_out.is_none());
+        let token = stored.map(|stored| stored.refresh_token);
+        let token = token.map(|token| token.expose_secret().to_owned());
         let truth = inner.truth();
-        stored.is_some_and(|stored| {
-            let token = stored.refresh_token.expose_secret();
-            inner.lucid.is_living(token, truth)
-        })
+        token.filter(|token| inner.lucid.is_living(token, truth))
     };
-    if living {
-        check_all_serve(world).await;
+    let Some(token) = living else {
+        return;
+    };
+    check_all_serve(world).await;
+    let mut inner = world.lock();
+    let known = inner.lucid.refresh_tokens.get(&token);
+    let issued = known.and_then(|known| known.issued);
+    let age = issued.and_then(|issued| inner.truth().duration_since(issued).ok());
+    // A little more than the longest time between two looks at the clock.
+    let allowed = idle + Duration::from_secs(240);
+    if let Some(age) = age.filter(|age| *age > allowed && !inner.clock_was_set) {
+        inner.violate(format!(
+            "T14: {token} is {age:?} old, and {idle:?} is allowed"
+        ));
     }
 }
 

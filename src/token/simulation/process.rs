@@ -119,18 +119,34 @@ async fn live(world: &World, plan: &Plan) {
         .push(spawn_local(judge::watch(world.clone(), life, grant.clone())).abort_handle());
     let orderly = {
         let mut inner = world.lock();
-        Duration::from_secs(inner.rng.u64(60..100_000))
+        Duration::from_secs(inner.rng.u64(60..20_000))
     };
     tokio::select! {
         biased;
         () = killed.notified() => {}
-        () = sleep(orderly) => {
+        () = end_in_order(world, life, orderly) => {
             stop.cancel();
             let _ = running.await;
             let mut inner = world.lock();
             inner.note(format!("process {life} has ended in order"));
+            if inner.fate(life).posting.is_some() {
+                inner.violate(format!("T4: process {life} ends in the middle of a rotation"));
+            }
             inner.end(life);
         }
+    }
+}
+
+/// The moment in which the process is told to end: any, or while a refresh token is on its way (T4).
+async fn end_in_order(world: &World, life: Life, after: Duration) {
+    sleep(after).await;
+    let picky = world.lock().rng.bool();
+    let is_posting = || world.lock().fate(life).posting.is_some();
+    for _ in 0..1_000 {
+        if !picky || is_posting() {
+            return;
+        }
+        sleep(Duration::from_millis(300)).await;
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Inner {
     slept: Duration,
     /// How far the machine's wall clock is ahead of the truth, in milliseconds.
     wall_error: i64,
+    /// Whether that ever was anything but nothing.
+    pub(super) clock_was_set: bool,
 }
 
 /// What is known of one life.
@@ -121,6 +123,7 @@ impl World {
             started: Instant::now(),
             slept: Duration::ZERO,
             wall_error: 0,
+            clock_was_set: false,
         })))
     }
 
@@ -172,6 +175,7 @@ impl Inner {
 
     pub(super) fn set_wall_error(&mut self, milliseconds: i64) {
         self.wall_error = milliseconds;
+        self.clock_was_set |= milliseconds != 0;
         self.note(format!("the clock is {milliseconds} ms ahead now"));
     }
 
