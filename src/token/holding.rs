@@ -40,14 +40,15 @@ impl Keeper {
         Ok(adopted)
     }
 
-    /// Writes the record into a store that has lost it, or in which another program, or a login after the loss, has not
-    /// counted on: whoever logs in next, and every other process, counts from there. Nothing but a logout ends a pair, and nothing undoes that (T18).
+    /// Writes the record into a store that has lost it, has an older one (a backup was restored), or in which another
+    /// program, or a login after the loss, has not counted on: whoever starts or logs in next, and every other process,
+    /// counts from there. Nothing but a logout ends a pair, and nothing undoes that (T18).
     fn put_right(&mut self) {
         let Some(record) = self.record.clone() else {
             return;
         };
-        // One that was never stored is spent first.
-        if record.generation.is_none_or(|generation| generation == 0) {
+        // One that was never stored is spent first, and one that could not be stored is tried again anyway.
+        if self.unsaved.is_some() || record.generation.is_none_or(|generation| generation == 0) {
             return;
         }
         let done = self.write_in_its_place(&record);
@@ -74,17 +75,8 @@ impl Keeper {
         };
         let generation = record.generation;
         match self.store.look(&mut Seen::default())? {
-            Look::Changed(None) => {
-                self.store.write(record)?;
-                tracing::warn!(
-                    credential = self.name,
-                    generation,
-                    "the token file was gone and is there again; to end a login: lucid-proxy logout"
-                );
-            }
-            Look::Changed(Some(stored))
-                if stored.generation < generation && stored.same_tokens(record) =>
-            {
+            Look::Changed(Some(stored)) if stored.generation >= generation => {}
+            Look::Changed(Some(stored)) if stored.same_tokens(record) => {
                 self.store.write(record)?;
                 tracing::info!(
                     credential = self.name,
@@ -92,7 +84,20 @@ impl Keeper {
                     "the token file was written by a program that does not count, and is counted now"
                 );
             }
-            _ => {}
+            // A login by somebody who found no file, from before this could put it back. It stays, for the person to see.
+            Look::Changed(Some(stored)) if stored.refresh_issued_at > record.refresh_issued_at => {}
+            stored => {
+                self.store.write(record)?;
+                let was = match stored {
+                    Look::Changed(Some(_)) => "older",
+                    _ => "gone",
+                };
+                tracing::warn!(
+                    credential = self.name,
+                    generation,
+                    "the token file was {was} and is there again; to end a login: lucid-proxy logout"
+                );
+            }
         }
         Ok(true)
     }

@@ -36,7 +36,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use tokio::sync::{Notify, watch as channel};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -89,7 +89,7 @@ struct Shared {
     work: Notify,
     traffic: Traffic,
     /// Wakes the requests that wait.
-    changed: channel::Sender<()>,
+    changed: Notify,
     clock: Arc<dyn Clock>,
     /// How long a request waits for a token.
     patience: Duration,
@@ -111,14 +111,13 @@ impl Grant {
         patience: Duration,
     ) -> Self {
         let standing = ArcSwap::from_pointee(Standing::of(&state, bearer));
-        let (changed, _) = channel::channel(());
         let state = Mutex::new(state);
         Self(Arc::new(Shared {
             standing,
             state,
             work: Notify::new(),
             traffic: Traffic::default(),
-            changed,
+            changed: Notify::new(),
             clock,
             patience,
         }))
@@ -145,9 +144,9 @@ impl Grant {
 
     async fn awaited(&self) -> Result<Bearer, NoToken> {
         let deadline = Instant::now() + self.0.patience;
-        let mut changes = self.0.changed.subscribe();
         loop {
-            changes.mark_unchanged();
+            // Made before the question, so that no change in between is missed.
+            let changed = self.0.changed.notified();
             let busy = self.is_busy();
             match self.decide(|state, now| state.ask(now, busy)) {
                 (Ask::Use, Some(bearer)) => return Ok(bearer),
@@ -166,10 +165,7 @@ impl Grant {
                 }
                 (Ask::Wait, _) => {}
             }
-            if tokio::time::timeout_at(deadline, changes.changed())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return self
                     .living()
                     .ok_or_else(|| NoToken::too_slow(self.0.patience));
@@ -196,9 +192,8 @@ impl Grant {
     /// When there is none: the 401 passes, for this reason.
     pub async fn reject(&self, generation: u64) -> Result<Bearer, String> {
         let deadline = Instant::now() + self.0.patience;
-        let mut changes = self.0.changed.subscribe();
         loop {
-            changes.mark_unchanged();
+            let changed = self.0.changed.notified();
             match self.decide(|state, now| state.reject(now, generation)) {
                 (Verdict::Replay, Some(bearer)) => return Ok(bearer),
                 (Verdict::Replay, None) => {
@@ -207,10 +202,7 @@ impl Grant {
                 (Verdict::Pass(reason), _) => return Err(reason),
                 (Verdict::Wait, _) => {}
             }
-            if tokio::time::timeout_at(deadline, changes.changed())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return Err(format!(
                     "no new token within {}",
                     humantime::format_duration(self.0.patience)
@@ -237,11 +229,10 @@ impl Grant {
     /// When there is none within the time that a request may wait.
     pub async fn rotate(&self) -> Result<u64, NoToken> {
         let deadline = Instant::now() + self.0.patience;
-        let mut changes = self.0.changed.subscribe();
         let generation = |state: &State| state.pair().map_or(0, |pair| pair.generation);
         let before = generation(&self.state());
         loop {
-            changes.mark_unchanged();
+            let changed = self.0.changed.notified();
             let demanded = self.decide(|state, now| (state.demand(now, before), generation(state)));
             match demanded.0 {
                 (Ask::Use, generation) => return Ok(generation),
@@ -259,10 +250,7 @@ impl Grant {
                 }
                 (Ask::Wait, _) => {}
             }
-            if tokio::time::timeout_at(deadline, changes.changed())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return Err(NoToken::too_slow(self.0.patience));
             }
         }
@@ -314,7 +302,7 @@ impl Grant {
             .standing
             .store(Arc::new(Standing::of(&state, bearer)));
         drop(state);
-        self.0.changed.send_replace(());
+        self.0.changed.notify_waiters();
         answer
     }
 

@@ -51,9 +51,9 @@ pub(super) fn check_bearer(inner: &mut Inner, life: Life, bearer: &Bearer) {
 
 /// Looks at a process whenever it has something new, and judges whether a person is needed where it says so.
 pub(super) async fn watch(world: World, life: Life, grant: Grant) {
-    let mut changes = grant.0.changed.subscribe();
     let mut judged = None;
     loop {
+        let changed = grant.0.changed.notified();
         let trouble = grant.state().trouble().cloned();
         if trouble != judged
             && let Some(Trouble::LoginRequired(message)) = &trouble
@@ -61,9 +61,7 @@ pub(super) async fn watch(world: World, life: Life, grant: Grant) {
             judge(&mut world.lock(), life, message);
         }
         judged = trouble;
-        if changes.changed().await.is_err() {
-            return;
-        }
+        changed.await;
     }
 }
 

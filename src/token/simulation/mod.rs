@@ -46,6 +46,13 @@ fn t01_t18_no_chain_of_failures_breaks_an_invariant() {
     report(&simulate(0..SEEDS, u64::MAX), SEEDS);
 }
 
+#[test]
+fn a_seed_is_played_the_same_way_twice() {
+    for seed in 0..20 {
+        assert_eq!(play(seed).1, play(seed).1, "seed {seed}");
+    }
+}
+
 /// `cargo test --release --lib -- --ignored simulate --nocapture`
 #[test]
 #[ignore = "takes a quarter of an hour"]
