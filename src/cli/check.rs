@@ -1,8 +1,11 @@
 //! `lucid-proxy check`: the configuration, without the network.
 
-use super::{ConfigOption, Failure, load, print};
-use crate::config::Need;
+use super::{ConfigOption, Failure, chain, load, print};
+use crate::config::{Credential, Need};
 use crate::server::Server;
+use crate::token::scopes;
+use crate::token::store::Store;
+use crate::token::succession::logged_out;
 
 pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     let config = load(option, Need::Everything)?;
@@ -13,11 +16,31 @@ pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     };
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     print(&format!(
-        "configuration  {source}: ok\nlisten         {}\nworkers        {}\nupstream       {}\ntoken endpoint {}\nstore          {}",
+        "configuration  {source}: ok\nlisten         {}\nworkers        {}\nupstream       {}\ntoken endpoint {}\nstore          {}\nlogin          {}",
         listen.join(", "),
         config.workers,
         config.upstream.origin,
         config.credential.token_url,
         config.credential.store.display(),
+        login(&config.credential),
     ))
+}
+
+/// What the login lacks of what the configuration asks for. It is told, and is no fault of the configuration.
+fn login(credential: &Credential) -> String {
+    let record = match Store::new(credential.store.clone()).read() {
+        Ok(Some(record)) => record,
+        Ok(None) => return "none yet; run: lucid-proxy login".to_owned(),
+        Err(error) => return format!("unknown: {}", chain(&error.into())),
+    };
+    let missing = scopes::missing(&credential.scopes, &record.scopes);
+    match record.logged_out {
+        Some(at) => logged_out(at),
+        None if record.refusal.is_some() => "was refused; see: lucid-proxy status".to_owned(),
+        None if !missing.is_empty() => scopes::advice(&missing),
+        None if record.scopes.is_empty() => {
+            "the token endpoint did not say which scopes it has".to_owned()
+        }
+        None => "has the scopes that the configuration asks for".to_owned(),
+    }
 }

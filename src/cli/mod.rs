@@ -5,6 +5,7 @@ mod import;
 mod sandbox;
 mod serve;
 mod status;
+mod times;
 mod token;
 
 use std::io::Write;
@@ -60,7 +61,7 @@ enum Command {
     Import(import::Options),
     /// Print a valid access token, refreshing it first if need be
     Token,
-    /// Show the login: whose, until when, the last rotation and error
+    /// Show the login: whose, which scopes, until when, the last rotation and error, who uses it
     Status(status::Options),
     /// Check the configuration without touching the network
     Check,

@@ -13,4 +13,5 @@ mod independent;
 mod replay;
 mod serving;
 mod soak;
+mod status;
 mod tls;
