@@ -11,14 +11,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{Environment, LogFormat};
 
 /// Starts logging for the whole process. `RUST_LOG` (`debug`, or `lucid_proxy=trace,hyper=info`) chooses what is
-/// logged; without it, everything from `info` up.
+/// logged; without it, everything from `usual` up.
 ///
 /// A second call changes nothing.
-pub fn start(format: LogFormat, environment: &dyn Environment) {
+pub fn start(format: LogFormat, usual: LevelFilter, environment: &dyn Environment) {
     let filter = environment
         .var("RUST_LOG")
         .and_then(|filter| filter.parse::<Targets>().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(usual));
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

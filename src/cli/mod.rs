@@ -1,7 +1,9 @@
 //! The command line: one file per command, and what they share.
 
 mod check;
+mod grant;
 mod import;
+mod refresh;
 mod sandbox;
 mod serve;
 mod status;
@@ -16,8 +18,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 
-use crate::config::{Config, ConfigError, Need, ProcessEnvironment};
+use crate::config::{Config, ConfigError, LogFormat, Need, ProcessEnvironment};
 use crate::server::{Server, StartError};
 use crate::telemetry;
 use crate::token::refresher::OpenError;
@@ -61,6 +64,8 @@ enum Command {
     Import(import::Options),
     /// Print a valid access token, refreshing it first if need be
     Token,
+    /// Refresh the token now; asks first when other processes use the login
+    Refresh(refresh::Options),
     /// Show the login: whose, which scopes, until when, the last rotation and error, who uses it
     Status(status::Options),
     /// Check the configuration without touching the network
@@ -118,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Sandbox(options) => sandbox::run(options),
         Command::Import(options) => import::run(&cli.config, options),
         Command::Token => token::run(&cli.config),
+        Command::Refresh(options) => refresh::run(&cli.config, options),
         Command::Status(options) => status::run(&cli.config, options),
         Command::Check => check::run(&cli.config),
     };
@@ -258,7 +264,12 @@ fn hangup_is_ignored() -> bool {
 }
 
 fn start_logging(config: &Config) {
-    telemetry::start(config.log.format, &ProcessEnvironment);
+    telemetry::start(config.log.format, LevelFilter::INFO, &ProcessEnvironment);
+}
+
+/// For a command whose outcome is said at its end: only what must be known beside it, and for people.
+fn start_logging_for_scripts() {
+    telemetry::start(LogFormat::Text, LevelFilter::ERROR, &ProcessEnvironment);
 }
 
 /// A store that cannot be used, for a command that only reads it.

@@ -10,6 +10,7 @@ mod examples;
 mod forwarding;
 mod grant;
 mod independent;
+mod refresh;
 mod replay;
 mod serving;
 mod soak;
