@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls_platform_verifier::Verifier;
 
 /// Why no TLS client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -19,11 +20,27 @@ pub struct TlsError(#[from] rustls::Error);
 ///
 /// When the system has no trusted certificates.
 pub fn client_config() -> Result<ClientConfig, TlsError> {
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
-        .with_no_client_auth();
-    Ok(config)
+    Ok(client_config_judged_by(verifier()?))
+}
+
+/// Judges certificates as the operating system does.
+///
+/// # Errors
+///
+/// When the system has no trusted certificates.
+pub fn verifier() -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    Ok(Arc::new(Verifier::new(provider())?))
+}
+
+/// As [`client_config`], with a verifier that is, or asks, the one of [`verifier`].
+pub(crate) fn client_config_judged_by(verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports the default versions")
+        // rustls's name for every verifier that is not its own.
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth()
 }
 
 /// A configuration for a client that never speaks TLS, on systems without any trusted certificate.

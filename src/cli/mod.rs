@@ -1,6 +1,7 @@
 //! The command line: one file per command, and what they share.
 
 mod check;
+mod doctor;
 mod grant;
 mod import;
 mod refresh;
@@ -70,6 +71,9 @@ enum Command {
     Status(status::Options),
     /// Check the configuration without touching the network
     Check,
+    /// Prove each link of the chain: configuration, token file, network, clock, tokens, one request
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::Options),
 }
 
 /// Why a command failed, and the exit code that says so.
@@ -126,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Refresh(options) => refresh::run(&cli.config, options),
         Command::Status(options) => status::run(&cli.config, options),
         Command::Check => check::run(&cli.config),
+        Command::Doctor(options) => doctor::run(&cli.config, options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

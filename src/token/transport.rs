@@ -192,7 +192,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .ok()
 }
 
-fn date(headers: &HeaderMap) -> Option<SystemTime> {
+/// The server's clock, as `Date` tells it (RFC 9110 section 6.6.1).
+pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
     http_date(headers.get(DATE)?.to_str().ok()?)
 }
 

@@ -101,13 +101,13 @@ fn identity(directory: &Path) -> Option<(u64, u64)> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_remote(_: &Path) -> bool {
+pub(crate) fn is_remote(_: &Path) -> bool {
     false
 }
 
 /// Whether files in this directory may be changed by other machines (statfs(2)).
 #[cfg(target_os = "linux")]
-fn is_remote(directory: &Path) -> bool {
+pub(crate) fn is_remote(directory: &Path) -> bool {
     /// NFS, SMB, CIFS, 9P, Ceph, FUSE.
     const REMOTE: [u32; 6] = [
         0x6969,

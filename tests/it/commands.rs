@@ -36,8 +36,10 @@ fn help_and_usage() {
         "sandbox",
         "import",
         "token",
+        "refresh",
         "status",
         "check",
+        "doctor",
         "--config",
         "77 login needed",
     ] {

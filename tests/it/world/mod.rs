@@ -325,6 +325,14 @@ impl Mount {
         Self(path.to_owned())
     }
 
+    /// The file `from` in the place of the file `to`.
+    pub(crate) fn bind(from: &Path, to: &Path) -> Self {
+        let mut command = Command::new("mount");
+        let mounted = command.arg("--bind").args([from, to]).status();
+        assert!(mounted.expect("mount").success());
+        Self(to.to_owned())
+    }
+
     /// Mounts it again with other options.
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
