@@ -194,6 +194,8 @@ impl Refresher {
         // Best effort: it serves a question that `refresh` asks.
         self.in_use = self.keeper.store.use_grant().ok().flatten();
         self.watch = self.keeper.store.watch();
+        // What was stored between the first reading and the watch, nobody tells of.
+        self.look_into_the_store();
         self.log_standing();
         if let Some(message) = self.login_needed() {
             self.tell(Kind::LoginNeeded, message);
