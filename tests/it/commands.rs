@@ -198,7 +198,7 @@ fn token_prints_a_living_token_and_refreshes_only_if_need_be() {
     );
     assert_eq!(world.sandbox.counts().token_posts, 0);
     let mut stored = world.stored();
-    stored["expiration"] = "2020-01-01T00:00:00".into();
+    stored["expires_at"] = "2020-01-01T00:00:00Z".into();
     world.write_store(stored.to_string().as_bytes());
     let output = world.run(&["token"]);
     assert_eq!(world.sandbox.counts().rotations, 1);

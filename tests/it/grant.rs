@@ -461,7 +461,7 @@ fn t09_before_a_grant_is_called_over_the_store_is_read_once_more() {
         .sandbox
         .wait_until(SOON, |counts| counts.token_posts == 1);
     // A script that does not know the lock refreshes and stores in the meantime.
-    world.log_in();
+    world.log_in_by_script();
     world
         .sandbox
         .change(|behaviour| behaviour.hold_token_endpoint = false);
@@ -732,7 +732,7 @@ fn t02_what_a_program_stored_that_does_not_count_is_counted_on_for_everybody() {
     proxies.iter().for_each(assert_ok);
     assert_eq!(world.stored()["generation"], 2);
     // The example script logs in and stores what it got.
-    world.log_in();
+    world.log_in_by_script();
     // One of them counts it; the other goes along.
     let deadline = Instant::now() + SOON;
     while world.stored()["generation"] != 3 {
