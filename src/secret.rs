@@ -19,6 +19,13 @@ pub fn bearer_header(token: &Secret) -> Result<HeaderValue, InvalidHeaderValue> 
     Ok(value)
 }
 
+/// Whether a token can be sent and kept: one word of visible ASCII (RFC 6750 section 2.1 allows less, Lucid promises no
+/// more).
+pub fn is_one_word(token: &Secret) -> bool {
+    let token = token.expose_secret();
+    !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{ConfigOption, Failure, load, print};
 use crate::config::Need;
-use crate::secret::Secret;
+use crate::secret::{ExposeSecret, Secret, is_one_word};
 use crate::token::handover;
 use crate::token::record::Record;
 use crate::token::store::Store;
@@ -93,6 +93,17 @@ fn read(file: &std::path::Path) -> Result<Record, Failure> {
             "cannot import {name}: {error}; expected the token_info.json of Lucid's example script"
         )
     })?;
+    if let Some(at) = record.logged_out {
+        let at = humantime::format_rfc3339_seconds(at);
+        return Err(
+            anyhow!("cannot import {name}: it was logged out at {at} and holds no login").into(),
+        );
+    }
+    let access_token = &record.access_token;
+    let has_access_token = !access_token.expose_secret().is_empty();
+    if !is_one_word(&record.refresh_token) || has_access_token && !is_one_word(access_token) {
+        return Err(anyhow!("cannot import {name}: a token in it has characters that no header may carry; expected visible ASCII").into());
+    }
     // What another program's rotations left half done is not ours.
     Ok(Record {
         intent: None,
@@ -103,17 +114,13 @@ fn read(file: &std::path::Path) -> Result<Record, Failure> {
 }
 
 fn from_refresh_token(token: &[u8]) -> Result<Record, Failure> {
-    let visible = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
-    let token = std::str::from_utf8(token).ok().filter(|_| visible);
-    let token = token.ok_or_else(|| {
+    let token = std::str::from_utf8(token).ok().map(Secret::from);
+    let token = token.filter(is_one_word).ok_or_else(|| {
         anyhow!(
             "standard input is not a refresh token: expected one word of visible ASCII characters"
         )
     })?;
-    Ok(Record::from_refresh_token(
-        Secret::from(token),
-        SystemTime::now(),
-    ))
+    Ok(Record::from_refresh_token(token, SystemTime::now()))
 }
 
 fn read_bounded(from: impl Read) -> std::io::Result<Vec<u8>> {

@@ -4,6 +4,7 @@ mod check;
 mod doctor;
 mod grant;
 mod import;
+mod login;
 mod refresh;
 mod sandbox;
 mod serve;
@@ -61,6 +62,8 @@ enum Command {
     Serve(serve::Options),
     /// Try it: a stand-in for Lucid and a proxy in front, without an account or a network
     Sandbox(sandbox::Options),
+    /// Log in: approve once in a browser
+    Login(login::Options),
     /// Take over a login: the token_info.json of Lucid's example script, or a refresh token
     Import(import::Options),
     /// Print a valid access token, refreshing it first if need be
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
             error: anyhow::anyhow!("sandbox reads no configuration; leave out --config"),
         }),
         Command::Sandbox(options) => sandbox::run(options),
+        Command::Login(options) => login::run(&cli.config, options),
         Command::Import(options) => import::run(&cli.config, options),
         Command::Token => token::run(&cli.config),
         Command::Refresh(options) => refresh::run(&cli.config, options),

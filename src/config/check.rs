@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, Log, LogFormat,
-    Need, Origin, Replay, Scheme, Timeouts, Upstream, secrets, state_directory,
+    Need, Origin, RedirectUrl, Replay, Scheme, Timeouts, Upstream, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -142,12 +142,7 @@ fn check_credential<'a>(
             "authorize_url",
             "https://lucid.app/oauth2/authorize",
         ),
-        redirect_url: check_url(
-            source,
-            &mut table,
-            "redirect_url",
-            "http://localhost:8117/callback",
-        ),
+        redirect_url: check_redirect_url(source, &mut table),
         scopes: check_scopes(source, &mut table),
         pkce: table
             .boolean(source, "pkce")
@@ -190,6 +185,26 @@ fn check_url<'a>(
             let message = format!("expected a URL: \"{usual}\"");
             source.problem(Some(&found.at), &found.key, message);
             http::Uri::default()
+        }
+    }
+}
+
+/// Where a code comes back to: over TLS, or on this machine.
+fn check_redirect_url<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> RedirectUrl {
+    const USUAL: &str = "http://localhost:8117/callback";
+    let found = table
+        .string(source, "redirect_url")
+        .unwrap_or_else(|| Found::implied("redirect_url", USUAL.to_owned()));
+    match RedirectUrl::parse(&found.value) {
+        Some(url) => {
+            refuse_plain_http(source, &found, url.origin());
+            url
+        }
+        None => {
+            let message =
+                format!("expected a URL: \"{USUAL}\"; port 0 is accepted on this machine");
+            source.problem(Some(&found.at), &found.key, message);
+            RedirectUrl::parse(USUAL).expect("the usual one is accepted")
         }
     }
 }

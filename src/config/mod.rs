@@ -5,6 +5,7 @@
 mod check;
 mod origin;
 mod raw;
+mod redirect;
 mod secrets;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub use origin::{Origin, Scheme};
 pub use raw::Problem;
 use raw::{Found, Source};
+pub use redirect::RedirectUrl;
 
 use crate::secret::Secret;
 
@@ -75,7 +77,7 @@ pub struct Credential {
     /// Where a person approves a login.
     pub authorize_url: http::Uri,
     /// Where the browser is sent afterwards.
-    pub redirect_url: http::Uri,
+    pub redirect_url: RedirectUrl,
     /// What a login asks for.
     pub scopes: Vec<String>,
     /// Whether a login is bound to its code by PKCE (RFC 7636).

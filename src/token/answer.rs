@@ -1,11 +1,13 @@
 //! What answers of the token endpoint mean (rules T6, T9, T10): pure functions over whole answers.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::record::Record;
 use super::transport::Answered;
 use crate::secret::Secret;
 
@@ -74,6 +76,31 @@ pub struct Owner {
     pub user_id: Option<u64>,
     /// For account tokens.
     pub account_id: Option<u64>,
+}
+
+impl Owner {
+    /// Whose the pair of a record is.
+    pub fn of(record: &Record) -> Self {
+        Self {
+            user_id: record.user_id,
+            account_id: record.account_id,
+        }
+    }
+
+    /// Whether it names anybody.
+    pub fn is_known(&self) -> bool {
+        self.user_id.or(self.account_id).is_some()
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.user_id, self.account_id) {
+            (Some(id), _) => write!(f, "user {id}"),
+            (None, Some(id)) => write!(f, "account {id}"),
+            (None, None) => f.write_str("somebody who is not named"),
+        }
+    }
 }
 
 /// What an answer to a code or a refresh token means.

@@ -22,25 +22,62 @@ pub enum HandoverError {
     Store(#[from] StoreError),
     /// Another process held the lock all the time.
     #[error(
-        "{} holds the lock on {path}; it may be refreshing the token; try again, and if it hangs, end it",
-        named(.holder.as_ref())
+        "{holder} holds the lock on {path}; it may be refreshing the token; try again, and if it hangs, end it"
     )]
     Locked {
         /// The lock file.
         path: String,
-        /// Who, if that is known.
-        holder: Option<Holder>,
+        /// Who.
+        holder: Holder,
     },
     /// What is there is not to be replaced.
     #[error("{0}")]
     Declined(String),
 }
 
-fn named(holder: Option<&Holder>) -> String {
-    holder.and_then(|holder| holder.process).map_or_else(
-        || "another process".to_owned(),
-        |number| format!("process {number}"),
-    )
+/// A store while its lock is ours: nobody else changes it or uses its refresh token.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    store: &'a Store,
+    present: Option<Record>,
+    _lock: Lock,
+}
+
+impl<'a> Turn<'a> {
+    /// Takes the lock and reads the store.
+    ///
+    /// # Errors
+    ///
+    /// When another process holds the lock for longer than `bound`, or the store is unusable.
+    pub async fn take(store: &'a Store, bound: Duration) -> Result<Self, HandoverError> {
+        let Some(lock) = lock(store, Instant::now() + bound, || false).await? else {
+            return Err(HandoverError::Locked {
+                path: store.lock_path().display().to_string(),
+                holder: store.lock_holder()?.unwrap_or_default(),
+            });
+        };
+        Ok(Self {
+            store,
+            present: store.read()?,
+            _lock: lock,
+        })
+    }
+
+    /// What is in the store.
+    pub fn present(&self) -> Option<&Record> {
+        self.present.as_ref()
+    }
+
+    /// Puts a record into its place, durably, with a higher generation. Returns what was stored.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written. Then nothing has changed.
+    pub fn put(self, record: Record) -> Result<Record, HandoverError> {
+        let record = replacing(self.present.as_ref(), record);
+        self.store.write(&record)?;
+        Ok(record)
+    }
 }
 
 /// Puts a record into the store, durably, in the place of what is there; `make` is given that, under the lock, and
@@ -55,17 +92,9 @@ pub async fn put(
     bound: Duration,
     make: impl FnOnce(Option<&Record>) -> Result<Record, String>,
 ) -> Result<Record, HandoverError> {
-    let Some(_lock) = lock(store, Instant::now() + bound, || false).await? else {
-        return Err(HandoverError::Locked {
-            path: store.lock_path().display().to_string(),
-            holder: store.lock_holder()?,
-        });
-    };
-    let present = store.read()?;
-    let record = make(present.as_ref()).map_err(HandoverError::Declined)?;
-    let record = replacing(present.as_ref(), record);
-    store.write(&record)?;
-    Ok(record)
+    let turn = Turn::take(store, bound).await?;
+    let record = make(turn.present()).map_err(HandoverError::Declined)?;
+    turn.put(record)
 }
 
 /// Takes the lock as soon as nobody else holds it; `Ok(None)` when somebody did until the deadline, or `give_up` says so.

@@ -9,7 +9,9 @@
 //! - [`endpoint`]: what the token endpoint is asked; [`answer`]: what its answers mean; [`transport`]: how both travel;
 //! - [`store`] and [`record`]: the file that keeps the pair, and what stands in it; [`succession`]: which record follows
 //!   which; [`disk`] and [`watch`]: what a store needs of a file system;
-//! - [`handover`]: what a login, an import and a logout put into the store; [`scopes`]: what a login lacks; `hooks`: programs that are told of a rotation, or that a login is needed.
+//! - [`login`]: what a person is asked to approve, and what comes back; [`scopes`]: what a login lacks;
+//! - [`handover`]: what a login, an import and a logout put into the store; `hooks`: programs that are told of a rotation,
+//!   or that a login is needed.
 
 pub mod answer;
 pub mod decision;
@@ -19,6 +21,7 @@ pub mod handover;
 mod holding;
 mod hooks;
 mod keeper;
+pub mod login;
 pub mod record;
 pub mod refresher;
 pub mod scopes;

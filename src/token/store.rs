@@ -4,6 +4,7 @@
 //! moment there is one whole record under its name. The lock is a file of its own that is never removed, since
 //! whoever locks a removed file locks alone.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -296,10 +297,19 @@ impl Store {
 }
 
 /// Who holds the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
     /// Its process number, as it wrote it into the lock file.
     pub process: Option<u32>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.process {
+            Some(number) => write!(f, "process {number}"),
+            None => f.write_str("another process"),
+        }
+    }
 }
 
 /// What a store held when it was last looked at; a digest, since it may be secret. By default it was never looked at.

@@ -1,7 +1,7 @@
 //! Which record follows which: what may begin a grant, what is newer, what a rotation makes of the old one, and what is
 //! said when there is no next.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Bearer;
 use super::answer::{Introspection, Issued};
@@ -101,14 +101,7 @@ pub(super) fn renewed(
     rotation: LastRotation,
     received: SystemTime,
 ) -> Record {
-    // The token was issued at some moment of the exchange, and its beginning is on the safe side. But an exchange that
-    // took much of the token's life must not make it look dead on arrival: it would be rotated again at once.
-    let took = received.duration_since(rotation.at).unwrap_or_default();
-    let issued_at = if took > issued.lifetime / 10 {
-        received
-    } else {
-        rotation.at
-    };
+    let issued_at = issued_at(rotation.at, received, issued.lifetime);
     let refresh_issued_at = if issued.refresh_token.is_some() {
         issued_at
     } else {
@@ -133,6 +126,14 @@ pub(super) fn renewed(
         lost_rotation: old.lost_rotation.clone(),
         logged_out: None,
     }
+}
+
+/// When a token was issued that lives for `lifetime`: at some moment of the exchange, of which the beginning is on the
+/// safe side. But an exchange that took much of the token's life must not make it look dead on arrival: it would be
+/// rotated again at once.
+pub(super) fn issued_at(sent: SystemTime, received: SystemTime, lifetime: Duration) -> SystemTime {
+    let took = received.duration_since(sent).unwrap_or_default();
+    if took > lifetime / 10 { received } else { sent }
 }
 
 /// The record that takes another's place when a person logs in, imports or logs out: its generation is higher than any
@@ -230,8 +231,6 @@ pub fn fingerprint(client: &Client) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::token::record::Refusal;
 

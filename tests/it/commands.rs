@@ -34,6 +34,7 @@ fn help_and_usage() {
     for word in [
         "serve",
         "sandbox",
+        "login",
         "import",
         "token",
         "refresh",
@@ -290,6 +291,18 @@ fn import_refuses_what_would_not_last_and_says_why() {
         (
             r#"{"refresh_token":"r","expiration":"tomorrow"}"#,
             "its field expiration",
+        ),
+        (
+            "{\"refresh_token\":\"r\\nr\"}",
+            "characters that no header may carry",
+        ),
+        (
+            r#"{"refresh_token":"r","access_token":"two words"}"#,
+            "characters that no header may carry",
+        ),
+        (
+            r#"{"generation":3,"logged_out_at":"2031-01-01T00:00:00Z"}"#,
+            "holds no login",
         ),
     ] {
         fs::write(&file, content).expect("written");

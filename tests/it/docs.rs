@@ -1,8 +1,11 @@
 //! The documents say what is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+
+use lucid_proxy::config::{Config, Need};
+use lucid_proxy::sandbox::{CLIENT_ID, CLIENT_SECRET};
 
 const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
 const README: &str = include_str!("../../README.md");
@@ -74,6 +77,26 @@ fn the_readme_begins_with_the_two_commands_for_a_fresh_machine() {
         .filter(|line| !line.trim().is_empty())
         .collect();
     assert_eq!(commands, ["cargo run --release -- sandbox", "tests/run"]);
+}
+
+#[test]
+fn the_readme_tells_how_to_log_in_at_the_stand_in() {
+    let blocks = README.split("```toml\n").skip(1);
+    let blocks = blocks.filter_map(|block| block.split("```").next());
+    let block = blocks.filter(|block| block.contains("/oauth2/authorize"));
+    let block = block.last().expect("a configuration for the stand-in");
+    let environment = ["LUCID_CLIENT_ID", "LUCID_CLIENT_SECRET"];
+    let environment = environment.map(|name| (name.to_owned(), "value".to_owned()));
+    let config = Config::parse(block, None, &BTreeMap::from(environment), Need::Everything);
+    let config = config.expect("it is accepted");
+    assert_eq!(
+        config.upstream.origin.to_string(),
+        "http://127.0.0.1:8120",
+        "what the command beside it starts"
+    );
+    for word in [CLIENT_ID, CLIENT_SECRET, "--sandbox-listen 127.0.0.1:8120"] {
+        assert!(README.contains(word), "{word}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod examples;
 mod forwarding;
 mod grant;
 mod independent;
+mod login;
 mod refresh;
 mod replay;
 mod serving;
