@@ -5,6 +5,7 @@ mod doctor;
 mod grant;
 mod import;
 mod login;
+mod logout;
 mod refresh;
 mod sandbox;
 mod serve;
@@ -72,6 +73,8 @@ enum Command {
     Refresh(refresh::Options),
     /// Show the login: whose, which scopes, until when, the last rotation and error, who uses it
     Status(status::Options),
+    /// End the login, at Lucid and here
+    Logout(logout::Options),
     /// Check the configuration without touching the network
     Check,
     /// Prove each link of the chain: configuration, token file, network, clock, tokens, one request
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Token => token::run(&cli.config),
         Command::Refresh(options) => refresh::run(&cli.config, options),
         Command::Status(options) => status::run(&cli.config, options),
+        Command::Logout(options) => logout::run(&cli.config, options),
         Command::Check => check::run(&cli.config),
         Command::Doctor(options) => doctor::run(&cli.config, options),
     };

@@ -39,6 +39,7 @@ fn help_and_usage() {
         "token",
         "refresh",
         "status",
+        "logout",
         "check",
         "doctor",
         "--config",

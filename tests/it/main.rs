@@ -12,6 +12,7 @@ mod forwarding;
 mod grant;
 mod independent;
 mod login;
+mod logout;
 mod refresh;
 mod replay;
 mod serving;
