@@ -392,8 +392,53 @@ fn wall_clock_jump(before: crate::clock::Now, now: crate::clock::Now) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::clock::Now;
+    use crate::clock::{Now, SystemClock};
+    use crate::config::{Config, Need};
+    use crate::secret::Secret;
+
+    /// The clock of the tasks moves by itself where nothing else does, so what takes no time was not waited for.
+    #[tokio::test(start_paused = true)]
+    async fn a_login_between_the_first_look_and_the_watch_is_not_missed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let environment = BTreeMap::from([
+            ("LUCID_CLIENT_ID".to_owned(), "id".to_owned()),
+            ("LUCID_CLIENT_SECRET".to_owned(), "secret".to_owned()),
+            (
+                "STATE_DIRECTORY".to_owned(),
+                directory.path().display().to_string(),
+            ),
+        ]);
+        let text = "[credentials.default]\ntoken_url = \"http://127.0.0.1:1/\"\n";
+        let config = Config::parse(text, None, &environment, Need::Everything);
+        let credential = config.expect("it is accepted").credential;
+        let patience = Duration::from_secs(30);
+        let (grant, refresher) =
+            Refresher::open(&credential, patience, Arc::new(SystemClock)).expect("a grant");
+        assert!(grant.bearer().await.is_err(), "no login yet");
+        let now = SystemTime::now();
+        let login = Record {
+            generation: Some(1),
+            access_token: Secret::from("access"),
+            expires_at: now + Duration::from_secs(3600),
+            ..Record::from_refresh_token(Secret::from("refresh"), now)
+        };
+        Store::new(credential.store.clone())
+            .write(&login)
+            .expect("written");
+        let (began, stop) = (Instant::now(), CancellationToken::new());
+        let asking = async {
+            while grant.bearer().await.is_err() && began.elapsed() < LONGEST_SLEEP {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            stop.cancel();
+            began.elapsed()
+        };
+        let (took, ()) = tokio::join!(asking, refresher.run(stop.clone(), Drain::ZERO));
+        assert!(took < STORE_POLL, "{took:?}");
+    }
 
     #[test]
     fn t12_a_clock_that_was_set_is_noticed() {
