@@ -72,6 +72,10 @@ pub(super) fn newer(memory: Option<&Record>, stored: Option<Record>) -> Option<R
             ..stored
         });
     };
+    // What memory holds was configured to take its place.
+    if may_seed(Some(&stored), &memory.refresh_token) {
+        return None;
+    }
     let ours = memory.generation.unwrap_or(0);
     let next = ours.saturating_add(1);
     match stored.generation {
@@ -281,6 +285,13 @@ mod tests {
             "a login after the file was moved away"
         );
         assert_eq!(taken(&refused, record(Some(5), "five")), None);
+        let refused_seed = Record {
+            generation: Some(0),
+            ..refused.clone()
+        };
+        let seed = record(Some(0), "seed");
+        assert_eq!(taken(&seed, refused_seed), None, "an earlier seed");
+        assert_eq!(taken(&seed, record(Some(1), "one")), Some(1));
         assert!(newer(None, None).is_none());
         assert_eq!(
             newer(None, Some(record(None, "r"))).and_then(|record| record.generation),

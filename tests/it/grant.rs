@@ -775,6 +775,21 @@ fn a_refresh_token_from_the_environment_makes_the_first_pair_once() {
 }
 
 #[test]
+fn a_refresh_token_from_the_environment_takes_the_place_of_one_that_was_refused() {
+    let world = World::new();
+    let refused = world.serve_with(|command| {
+        command.env("LUCID_REFRESH_TOKEN", "oauth2-stale");
+    });
+    refused.wait_for_log("login needed");
+    refused.stop();
+    let serving = world.serve_with(|command| {
+        command.env("LUCID_REFRESH_TOKEN", world.sandbox.approve().refresh_token);
+    });
+    assert_ok(&serving);
+    assert_eq!(world.sandbox.counts().rotations, 1);
+}
+
+#[test]
 fn a_grant_survives_a_kill_under_load() {
     let world = World::logged_in();
     let mut serving = world.serve();
