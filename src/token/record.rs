@@ -416,6 +416,8 @@ struct StoredRef<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn record() -> Record {
@@ -465,6 +467,42 @@ mod tests {
             !expiration.ends_with('Z') && !expiration.contains('+'),
             "{expiration}"
         );
+    }
+
+    #[test]
+    fn the_page_about_the_file_names_its_fields_and_no_others() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+        let full = Record {
+            user_id: Some(1),
+            account_id: Some(1),
+            refusal: Some(Refusal {
+                code: String::new(),
+                message: String::new(),
+                at: now,
+                client: String::new(),
+            }),
+            last_rotation: Some(LastRotation {
+                at: now,
+                cause: String::new(),
+                milliseconds: 0,
+            }),
+            last_error: Some(LastError {
+                at: now,
+                message: String::new(),
+            }),
+            lost_rotation: record().intent,
+            logged_out: Some(now),
+            ..record()
+        };
+        let json: serde_json::Value = serde_json::from_slice(&full.to_json()).expect("JSON");
+        let written: BTreeSet<_> = json.as_object().expect("an object").keys().collect();
+        let page = include_str!("../../docs/store.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        let named: Vec<_> = rows
+            .filter_map(|row| row.split('`').next())
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(written, named.iter().collect());
     }
 
     #[test]
