@@ -11,6 +11,8 @@ use super::record::Record;
 use super::store::{Holder, Store, StoreError};
 use super::succession::replacing;
 
+/// How long a store that is gone may take to come back: longer than a running proxy takes to notice.
+const PUT_BACK: Duration = Duration::from_millis(1500);
 /// How often a lock that another process holds is tried.
 pub(super) const LOCK_POLL: Duration = Duration::from_millis(50);
 
@@ -50,6 +52,17 @@ impl<'a> Turn<'a> {
     ///
     /// When another process holds the lock for longer than `bound`, or the store is unusable.
     pub async fn take(store: &'a Store, bound: Duration) -> Result<Self, HandoverError> {
+        let turn = Self::take_at_once(store, bound).await?;
+        if turn.present.is_some() || !store.is_in_use()? {
+            return Ok(turn);
+        }
+        // Perhaps the file was removed a moment ago: whoever has the pair puts it back, and this one must count from there.
+        drop(turn);
+        tokio::time::sleep(PUT_BACK).await;
+        Self::take_at_once(store, bound).await
+    }
+
+    async fn take_at_once(store: &'a Store, bound: Duration) -> Result<Self, HandoverError> {
         let Some(lock) = lock(store, Instant::now() + bound, || false).await? else {
             return Err(HandoverError::Locked {
                 path: store.lock_path().display().to_string(),

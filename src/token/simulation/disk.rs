@@ -254,6 +254,11 @@ impl Disk for SimulatedDisk {
             let clashes = |(held, _, by): &(PathBuf, Life, Sharing)| {
                 held == path && (*by == Sharing::Exclusive || sharing == Sharing::Exclusive)
             };
+            if !inner.files.names.contains_key(path) {
+                inner.files.inodes.push(Inode::default());
+                let inode = inner.files.inodes.len() - 1;
+                inner.files.name(path, Some(inode));
+            }
             if inner.files.locks.iter().any(clashes) {
                 return Ok(None);
             }

@@ -105,5 +105,9 @@ fn judge(inner: &mut Inner, life: Life, message: &str) {
     if !message.contains(" was lost: it took effect") {
         inner.violate(format!("T11: a lost rotation is not called so: {message}"));
     }
-    inner.tally.lost_rotations += 1;
+    if let Some(known) = inner.lucid.refresh_tokens.get_mut(&token)
+        && !std::mem::replace(&mut known.called_lost, true)
+    {
+        inner.tally.lost_rotations += 1;
+    }
 }

@@ -38,6 +38,8 @@ pub(super) struct RefreshToken {
     pub(super) posts: Vec<Post>,
     /// The exchange that spent it.
     pub(super) spent: Option<Spent>,
+    /// Whether a process has said that the rotation of it was lost.
+    pub(super) called_lost: bool,
     /// When introspection last said, to somebody who heard it, whether it lives.
     pub(super) introspected: Option<Instant>,
 }

@@ -20,7 +20,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(150);
 
 /// One thing that happens from outside.
 pub(super) async fn event(world: &World, rng: &mut fastrand::Rng) {
-    match rng.u8(0..14) {
+    match rng.u8(0..20) {
         0 => log_in(world).await,
         1 => log_out(world, rng.bool()).await,
         2 => log_out_without_lock(world),
@@ -36,9 +36,11 @@ pub(super) async fn event(world: &World, rng: &mut fastrand::Rng) {
         }
         7 => world.lock().cut_power(),
         8 | 9 => kill_one(world, rng),
-        11 => remove_the_store(world),
-        10 => log_in_if_need_be(world).await,
+        10 => remove_the_store(world),
         _ => {}
+    }
+    if rng.u8(0..3) == 0 {
+        log_in_if_need_be(world).await;
     }
 }
 
@@ -138,7 +140,9 @@ fn remove_the_store(world: &World) {
         .lives
         .values()
         .any(|fate| fate.alive && fate.handed_out > 0);
-    if any_has_it && inner.faults.crash == 0.0 && !inner.files.unlocked {
+    let faults = &inner.faults;
+    let can_be_written = faults.disk_error == 0.0 && !faults.full && !faults.read_only;
+    if any_has_it && can_be_written && inner.faults.crash == 0.0 && !inner.files.unlocked {
         inner.note("somebody removes the store".to_owned());
         inner.files.remove_store();
     }
