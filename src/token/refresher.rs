@@ -117,7 +117,12 @@ impl Refresher {
         let (state, bearer) = match &record {
             Some(record) => {
                 let (pair, trouble, bearer) = meaning(record, endpoint.client(), margins);
-                (State::new(pair, trouble), bearer)
+                let mut state = State::new(pair, trouble);
+                if record.intent.is_some() {
+                    // Before the first request asks: the token that it would be given may well be dead.
+                    state.settle();
+                }
+                (state, bearer)
             }
             None => {
                 let trouble = Trouble::LoginRequired(never_logged_in(&store));
@@ -393,40 +398,51 @@ fn wall_clock_jump(before: crate::clock::Now, now: crate::clock::Now) -> Option<
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::path::Path;
 
     use super::*;
     use crate::clock::{Now, SystemClock};
     use crate::config::{Config, Need};
     use crate::secret::Secret;
+    use crate::token::record::Intent;
 
-    /// The clock of the tasks moves by itself where nothing else does, so what takes no time was not waited for.
-    #[tokio::test(start_paused = true)]
-    async fn a_login_between_the_first_look_and_the_watch_is_not_missed() {
-        let directory = tempfile::tempdir().expect("a directory");
+    /// With its store in this directory.
+    fn credential(directory: &Path) -> Credential {
         let environment = BTreeMap::from([
             ("LUCID_CLIENT_ID".to_owned(), "id".to_owned()),
             ("LUCID_CLIENT_SECRET".to_owned(), "secret".to_owned()),
             (
                 "STATE_DIRECTORY".to_owned(),
-                directory.path().display().to_string(),
+                directory.display().to_string(),
             ),
         ]);
         let text = "[credentials.default]\ntoken_url = \"http://127.0.0.1:1/\"\n";
         let config = Config::parse(text, None, &environment, Need::Everything);
-        let credential = config.expect("it is accepted").credential;
-        let patience = Duration::from_secs(30);
-        let (grant, refresher) =
-            Refresher::open(&credential, patience, Arc::new(SystemClock)).expect("a grant");
-        assert!(grant.bearer().await.is_err(), "no login yet");
+        config.expect("it is accepted").credential
+    }
+
+    /// The first pair of a grant, which lives for an hour.
+    fn login() -> Record {
         let now = SystemTime::now();
-        let login = Record {
+        Record {
             generation: Some(1),
             access_token: Secret::from("access"),
             expires_at: now + Duration::from_secs(3600),
             ..Record::from_refresh_token(Secret::from("refresh"), now)
-        };
+        }
+    }
+
+    /// The clock of the tasks moves by itself where nothing else does, so what takes no time was not waited for.
+    #[tokio::test(start_paused = true)]
+    async fn a_login_between_the_first_look_and_the_watch_is_not_missed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let credential = credential(directory.path());
+        let patience = Duration::from_secs(30);
+        let (grant, refresher) =
+            Refresher::open(&credential, patience, Arc::new(SystemClock)).expect("a grant");
+        assert!(grant.bearer().await.is_err(), "no login yet");
         Store::new(credential.store.clone())
-            .write(&login)
+            .write(&login())
             .expect("written");
         let (began, stop) = (Instant::now(), CancellationToken::new());
         let asking = async {
@@ -438,6 +454,32 @@ mod tests {
         };
         let (took, ()) = tokio::join!(asking, refresher.run(stop.clone(), Drain::ZERO));
         assert!(took < STORE_POLL, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn t11_no_request_comes_before_the_question_what_became_of_a_rotation() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let credential = credential(directory.path());
+        let opened = |record: &Record| {
+            let store = Store::new(credential.store.clone());
+            store.write(record).expect("written");
+            let patience = Duration::from_secs(30);
+            Refresher::open(&credential, patience, Arc::new(SystemClock)).expect("a grant")
+        };
+        let (grant, _) = opened(&login());
+        assert!(grant.fresh().is_some());
+        let intent = Intent {
+            generation: 1,
+            at: SystemTime::now(),
+            again: None,
+        };
+        let (grant, mut refresher) = opened(&Record {
+            intent: Some(intent),
+            ..login()
+        });
+        assert!(grant.fresh().is_none());
+        refresher.begin();
+        assert_eq!(refresher.next(), Next::Rotate(Cause::Unfinished));
     }
 
     #[test]
