@@ -1,11 +1,13 @@
 //! What answers of the token endpoint mean (rules T6, T9, T10): pure functions over whole answers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::record::Record;
 use super::transport::Answered;
@@ -172,11 +174,27 @@ fn is_refusing(status: StatusCode) -> bool {
     )
 }
 
+/// The fields of a JSON object, each as it was written: what one of them holds cannot spoil the others. Of two with the
+/// same name the last one counts.
 #[derive(Deserialize)]
-struct OAuthError {
-    error: String,
-    #[serde(default)]
-    error_description: String,
+#[serde(transparent)]
+struct Fields(BTreeMap<String, Box<RawValue>>);
+
+impl Fields {
+    fn value(&self, name: &str) -> Option<Value> {
+        serde_json::from_str(self.0.get(name)?.get()).ok()
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        match self.value(name)? {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.value(name)?.as_u64()
+    }
 }
 
 /// The codes of RFC 6749 section 5.2, and Lucid's own spelling of one.
@@ -191,28 +209,36 @@ const ERROR_CODES: [&str; 7] = [
 ];
 
 fn oauth_error(body: &[u8]) -> Option<(String, String)> {
-    let parsed: OAuthError = serde_json::from_slice(body).ok()?;
-    let known = ERROR_CODES.contains(&parsed.error.as_str());
-    let description = parsed
-        .error_description
+    let fields: Fields = serde_json::from_slice(body).ok()?;
+    let code = fields.text("error")?;
+    let description = fields
+        .text("error_description")
+        .unwrap_or_default()
         .chars()
         .filter(|c| !c.is_control())
         .take(8192)
         .collect();
-    known.then_some((parsed.error, description))
+    ERROR_CODES
+        .contains(&code.as_str())
+        .then_some((code, description))
 }
 
-/// Takes what can be taken: a pair that was issued must not be thrown away for a field of another type (T6).
+/// Takes what can be taken: a pair that was issued must not be thrown away for a field of another type, for a number that
+/// no machine can hold, or for what stands around the object (T6).
 fn issued(body: &[u8]) -> Option<Issued> {
-    let answer: Value = serde_json::from_slice(body).ok()?;
-    let text = |name: &str| answer.get(name)?.as_str().filter(|text| !text.is_empty());
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches('\u{feff}');
+    // Not to its end: what follows the object is nothing to us.
+    let answer = Fields::deserialize(&mut serde_json::Deserializer::from_str(text)).ok()?;
+    let token = |name: &str| answer.text(name).filter(|text| !text.is_empty());
+    let scopes = answer.value("scopes").or_else(|| answer.value("scope"));
     Some(Issued {
-        access_token: Secret::from(text("access_token")?),
-        refresh_token: text("refresh_token").map(Secret::from),
-        lifetime: lifetime(answer.get("expires_in")),
-        scopes: scopes(answer.get("scopes").or_else(|| answer.get("scope"))),
-        user_id: answer.get("user_id").and_then(Value::as_u64),
-        account_id: answer.get("account_id").and_then(Value::as_u64),
+        access_token: Secret::from(token("access_token")?),
+        refresh_token: token("refresh_token").map(Secret::from),
+        lifetime: lifetime(answer.value("expires_in").as_ref()),
+        scopes: self::scopes(scopes.as_ref()),
+        user_id: answer.number("user_id"),
+        account_id: answer.number("account_id"),
     })
 }
 
@@ -245,6 +271,7 @@ fn scopes(value: Option<&Value>) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::ExposeSecret;
 
     fn answered(status: u16, body: &[u8]) -> Answered {
         Answered {
@@ -281,6 +308,85 @@ mod tests {
             assert_eq!(issued.lifetime, Duration::from_secs(seconds), "{rest}");
             assert!(issued.refresh_token.is_none());
         }
+    }
+
+    #[test]
+    fn t06_one_odd_field_does_not_spoil_the_others() {
+        let deep = format!(r#""x":{}{}"#, "[".repeat(5000), "]".repeat(5000));
+        let digits = format!(r#""expires_in":{}"#, "9".repeat(400));
+        for odd in [
+            r#""expires_in":1e400"#,
+            r#""expires_in":-1e400"#,
+            digits.as_str(),
+            r#""expires":1e400"#,
+            r#""scope":"\ud800""#,
+            r#""scopes":["\udc00"]"#,
+            r#""user_id":99999999999999999999999,"account_id":-0.0"#,
+            deep.as_str(),
+            r#""access_token":"a","refresh_token":"r""#,
+        ] {
+            for body in [
+                format!(r#"{{{odd},"access_token":"a","refresh_token":"r"}}"#),
+                format!(r#"{{"access_token":"x","access_token":"a","refresh_token":"r",{odd}}}"#),
+            ] {
+                let issued = issued_from(&body);
+                assert_eq!(issued.access_token.expose_secret(), "a", "{odd}");
+                let refresh_token = issued.refresh_token.expect("there is one");
+                assert_eq!(refresh_token.expose_secret(), "r", "{odd}");
+                assert_eq!(issued.lifetime, Duration::from_secs(3600), "{odd}");
+            }
+        }
+    }
+
+    #[test]
+    fn t06_what_stands_around_the_object_does_not_spoil_it() {
+        for body in [
+            &b"\xef\xbb\xbf{\"access_token\":\"a\"}"[..],
+            b" \r\n {\"access_token\":\"a\"}\r\n",
+            b"{\"access_token\":\"a\"}\n<!-- served by 17 -->",
+            b"{\"access_token\":\"a\",\"name\":\"caf\xe9\"}",
+        ] {
+            let answer = judge(&answered(200, body));
+            assert!(matches!(answer, Answer::Issued(_)), "{answer:?}");
+        }
+        let cut = judge(&answered(200, b"{\"access_token\":\"a\""));
+        assert!(matches!(cut, Answer::Failed { .. }), "{cut:?}");
+    }
+
+    #[test]
+    fn t06_a_refresh_token_of_another_type_is_none() {
+        for odd in ["null", "5", "[]", "{}", "true", r#""""#] {
+            let body = format!(r#"{{"access_token":"a","refresh_token":{odd}}}"#);
+            assert!(issued_from(&body).refresh_token.is_none(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn t09_a_refusal_needs_no_more_than_its_code() {
+        for rest in [
+            "",
+            r#","error_description":null"#,
+            r#","error_description":5,"error_uri":{}"#,
+            r#","error_description":"\ud800""#,
+            r#","expires_in":1e400"#,
+        ] {
+            let body = format!(r#"{{"error":"invalid_grant"{rest}}}"#);
+            let judged = judge(&answered(400, body.as_bytes()));
+            let Answer::Refused { code, description } = judged else {
+                panic!("{rest}: {judged:?}");
+            };
+            assert_eq!((code.as_str(), description.as_str()), ("invalid_grant", ""));
+        }
+        let body = format!(
+            r#"{{"error":"invalid_grant","error_description":"{}"}}"#,
+            "long\\n".repeat(9000)
+        );
+        let judged = judge(&answered(400, body.as_bytes()));
+        let Answer::Refused { description, .. } = judged else {
+            panic!("{judged:?}");
+        };
+        assert_eq!(description.len(), 8192);
+        assert!(!description.contains('\n'));
     }
 
     #[test]
