@@ -39,6 +39,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// What the system says.
     fn create(&self, directory: &Path) -> io::Result<Box<dyn Draft>>;
 
+    /// Whether the file is known to be a mount of its own, over which nothing can be renamed (rename(2), `EBUSY`).
+    fn is_mount(&self, _path: &Path) -> bool {
+        false
+    }
+
     /// Makes what was renamed in `directory` last through a power cut.
     ///
     /// # Errors
@@ -160,6 +165,10 @@ impl Disk for FileSystem {
         Ok(Box::new(file))
     }
 
+    fn is_mount(&self, path: &Path) -> bool {
+        is_mount(path)
+    }
+
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         File::open(directory)?.sync_all()
     }
@@ -204,6 +213,20 @@ impl Draft for tempfile::NamedTempFile {
         self.persist(path)?;
         Ok(())
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_mount(_: &Path) -> bool {
+    false
+}
+
+/// Where the system does not know, the first write will tell.
+#[cfg(target_os = "linux")]
+fn is_mount(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
+    statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .is_ok_and(|status| status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Writes this process's number into a lock file.

@@ -71,6 +71,16 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// What is mounted cannot be renamed over, as containers do it with single files.
+    #[error(
+        "the token file {path} is a mount of its own and cannot be replaced; mount its directory {directory} instead"
+    )]
+    Mount {
+        /// The file.
+        path: PathBuf,
+        /// What could be mounted.
+        directory: PathBuf,
+    },
     /// The system refused to lock.
     #[error(
         "cannot lock {path}; its directory must be writable and its file system must have locks"
@@ -169,10 +179,24 @@ impl Store {
     /// back.
     pub fn write(&self, record: &Record) -> Result<(), StoreError> {
         self.replace(&record.to_json())
-            .map_err(|source| StoreError::Write {
+            .map_err(|source| self.unwritable(source))
+    }
+
+    fn unwritable(&self, source: io::Error) -> StoreError {
+        match source.kind() {
+            io::ErrorKind::ResourceBusy => self.mount(),
+            _ => StoreError::Write {
                 path: self.path.clone(),
                 source,
-            })
+            },
+        }
+    }
+
+    fn mount(&self) -> StoreError {
+        StoreError::Mount {
+            path: self.path.clone(),
+            directory: self.directory().to_owned(),
+        }
     }
 
     fn replace(&self, content: &[u8]) -> io::Result<()> {
@@ -191,6 +215,9 @@ impl Store {
     ///
     /// When it could not.
     pub fn probe(&self) -> Result<(), StoreError> {
+        if self.disk.is_mount(&self.path) {
+            return Err(self.mount());
+        }
         let directory = self.directory();
         let probe = || {
             self.disk.make_directory(directory)?;
@@ -199,10 +226,7 @@ impl Store {
             draft.write(&[b' '; 16 << 10])?;
             draft.sync()
         };
-        probe().map_err(|source| StoreError::Write {
-            path: self.path.clone(),
-            source,
-        })
+        probe().map_err(|source| self.unwritable(source))
     }
 
     /// Takes the lock if nobody has it. It is held while a refresh token is in use.

@@ -647,7 +647,7 @@ fn t08_a_token_file_that_is_mounted_by_itself_is_found_before_it_costs_a_login()
     );
     let refused = world.run(&["refresh"]);
     assert!(
-        errors(&refused).contains("cannot write the token file"),
+        errors(&refused).contains("is a mount of its own and cannot be replaced"),
         "it is true: {}",
         errors(&refused)
     );
