@@ -176,7 +176,7 @@ impl Keeper {
                 let at = humantime::format_rfc3339_seconds(intent.last_sent());
                 Err(Instead::give_up(failed(Trouble::TokenUnavailable(
                     format!(
-                        "it is not known whether the rotation begun at {at} took effect ({why}); it is asked again, and in {} s at the latest the refresh token is sent once more",
+                        "it is not known whether the rotation begun at {at} took effect ({why}); it is asked again, and in {} s at the earliest the refresh token is sent once more",
                         left.as_secs() + 1
                     ),
                 ))))
