@@ -17,6 +17,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// How long Lucid's access tokens live.
 const USUAL_LIFETIME: Duration = Duration::from_secs(3600);
 
+/// A refresh token that nobody uses dies after this (Lucid's documentation).
+const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
+
 /// A pair and its history.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -268,6 +271,12 @@ impl Record {
     /// Whether only a login helps: it was refused, or a person logged out.
     pub fn is_over(&self) -> bool {
         self.refusal.is_some() || self.logged_out.is_some()
+    }
+
+    /// When the refresh token dies if nobody uses it; `None` where there is none.
+    pub fn refresh_token_end(&self) -> Option<SystemTime> {
+        let end = self.refresh_issued_at.checked_add(REFRESH_TOKEN_LIFE);
+        end.filter(|_| self.logged_out.is_none())
     }
 
     /// Whether both hold the same refresh token.

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use chrono::{DateTime, Local};
 use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +22,7 @@ use self::exchange::Exchange;
 use self::listener::{Door, Listener};
 use self::owner::Before;
 use self::page::Page;
+use super::times::day;
 use super::{ConfigOption, Failure, Signals, chain, load, print, start_logging};
 use crate::config::{Config, Credential, LogFormat, Need, ProcessEnvironment, RedirectUrl};
 use crate::token::answer::Owner;
@@ -34,9 +34,6 @@ use crate::token::store::Store;
 
 /// How long a person may take to approve: to find a password, and a second factor.
 const APPROVAL: Duration = Duration::from_secs(10 * 60);
-
-/// A refresh token that nobody uses dies after this (Lucid's documentation).
-const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -326,9 +323,9 @@ fn summary(record: &Record, store: &Store) -> String {
         true => format!("logged in as {owner}"),
         false => "logged in".to_owned(),
     };
-    let lasts = record.refresh_issued_at.checked_add(REFRESH_TOKEN_LIFE);
+    let lasts = record.refresh_token_end();
     let lasts = lasts.map_or_else(String::new, |end| {
-        let day = DateTime::<Local>::from(end).format("%Y-%m-%d");
+        let day = day(end);
         format!("\nrefresh token  lasts until {day} if it is not used before")
     });
     let next = match store.is_in_use() {

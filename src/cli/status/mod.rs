@@ -2,7 +2,7 @@
 
 mod words;
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::Args;
 use serde::Serialize;
@@ -14,9 +14,6 @@ use crate::token::record::{Intent, LastError, LastRotation, Record, Refusal};
 use crate::token::scopes;
 use crate::token::store::{Holder, Store};
 use crate::token::succession::{fingerprint, logged_out, never_logged_in};
-
-/// A refresh token that nobody uses dies after this (Lucid's documentation).
-const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -191,7 +188,7 @@ impl Findings<'_> {
             account_id: record.and_then(|record| record.account_id),
             generation: record.and_then(|record| record.generation),
             access_token_expires_at: record.and_then(access_token_end).map(utc),
-            refresh_token_expires_at: record.and_then(refresh_token_end).map(utc),
+            refresh_token_expires_at: record.and_then(Record::refresh_token_end).map(utc),
             scopes: record.map_or_else(Vec::new, |record| record.scopes.clone()),
             scopes_requested: self.credential.scopes.clone(),
             scopes_missing: missing,
@@ -243,10 +240,4 @@ fn error(error: &LastError) -> ErrorShown {
 /// `None` where there is no access token, or nobody wrote down when it dies.
 fn access_token_end(record: &Record) -> Option<SystemTime> {
     Some(record.expires_at).filter(|end| *end > SystemTime::UNIX_EPOCH)
-}
-
-fn refresh_token_end(record: &Record) -> Option<SystemTime> {
-    let issued_at = record.refresh_issued_at;
-    let end = issued_at.checked_add(REFRESH_TOKEN_LIFE);
-    end.filter(|_| record.logged_out.is_none())
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::super::times::{day, local, span};
-use super::{Findings, State, access_token_end, refresh_token_end};
+use super::{Findings, State, access_token_end};
 use crate::token::record::{Intent, LastRotation, Record};
 use crate::token::scopes;
 use crate::token::store::Holder;
@@ -45,7 +45,7 @@ fn pair(facts: &mut Facts, findings: &Findings<'_>, record: &Record) {
     if let Some(end) = access_token_end(record) {
         facts.push(("access token", access_token(end, findings.now)));
     }
-    if let Some(end) = refresh_token_end(record) {
+    if let Some(end) = record.refresh_token_end() {
         facts.push(("refresh token", refresh_token(end, findings.now)));
     }
     if record.logged_out.is_none() {
