@@ -69,6 +69,15 @@ pub enum Trouble {
     StoreUnwritable(String),
 }
 
+/// Why there is no token, and when asking again could help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoToken {
+    /// The reason.
+    pub trouble: Trouble,
+    /// `None` where a person must act first.
+    pub retry_after: Option<Duration>,
+}
+
 /// What a request that asks for a token should do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -77,12 +86,7 @@ pub enum Ask {
     /// Wait until something changes, then ask again.
     Wait,
     /// Give up for now.
-    Fail {
-        /// Why.
-        trouble: Trouble,
-        /// When asking again could help; `None` where a person must act first.
-        retry_after: Option<Duration>,
-    },
+    Fail(NoToken),
 }
 
 /// What a request that was answered 401 should do.

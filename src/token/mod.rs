@@ -42,9 +42,11 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::secret::Secret;
-use state::{Ask, State, Trouble, Verdict};
+pub use decision::NoToken;
+use decision::{Ask, Trouble, Verdict};
+use state::State;
 use traffic::{Lane, Traffic};
 
 /// A grant as requests see it. Cheap to clone; all clones are the same grant.
@@ -70,15 +72,6 @@ impl Bearer {
             .unwrap_or_default();
         Secret::from(String::from_utf8_lossy(value).into_owned())
     }
-}
-
-/// Why there is no token, and when asking again could help.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoToken {
-    /// The reason.
-    pub trouble: Trouble,
-    /// `None` where a person must act first.
-    pub retry_after: Option<Duration>,
 }
 
 /// What requests, refresher and commands share.
@@ -146,33 +139,30 @@ impl Grant {
     }
 
     async fn awaited(&self) -> Result<Bearer, NoToken> {
+        let asked = self.patiently(|state, now| state.ask(now, self.is_busy()));
+        match asked.await {
+            Some(answer) => answer?.ok_or_else(NoToken::unusable),
+            None => self
+                .living()
+                .ok_or_else(|| NoToken::too_slow(self.0.patience)),
+        }
+    }
+
+    /// Asks, and asks again after each change, as long as a request waits; `None` when that was not long enough.
+    async fn patiently(
+        &self,
+        ask: impl Fn(&mut State, Now) -> Ask,
+    ) -> Option<Result<Option<Bearer>, NoToken>> {
         let deadline = Instant::now() + self.0.patience;
         loop {
             // Made before the question, so that no change in between is missed.
             let changed = self.0.changed.notified();
-            let busy = self.is_busy();
-            match self.decide(|state, now| state.ask(now, busy)) {
-                (Ask::Use, Some(bearer)) => return Ok(bearer),
-                (Ask::Use, None) => return Err(NoToken::unusable()),
-                (
-                    Ask::Fail {
-                        trouble,
-                        retry_after,
-                    },
-                    _,
-                ) => {
-                    return Err(NoToken {
-                        trouble,
-                        retry_after,
-                    });
-                }
+            match self.decide(&ask) {
+                (Ask::Use, bearer) => return Some(Ok(bearer)),
+                (Ask::Fail(no_token), _) => return Some(Err(no_token)),
                 (Ask::Wait, _) => {}
             }
-            if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return self
-                    .living()
-                    .ok_or_else(|| NoToken::too_slow(self.0.patience));
-            }
+            tokio::time::timeout_at(deadline, changed).await.ok()?;
         }
     }
 
@@ -231,31 +221,12 @@ impl Grant {
     ///
     /// When there is none within the time that a request may wait.
     pub async fn rotate(&self) -> Result<u64, NoToken> {
-        let deadline = Instant::now() + self.0.patience;
-        let generation = |state: &State| state.pair().map_or(0, |pair| pair.generation);
-        let before = generation(&self.state());
-        loop {
-            let changed = self.0.changed.notified();
-            let demanded = self.decide(|state, now| (state.demand(now, before), generation(state)));
-            match demanded.0 {
-                (Ask::Use, generation) => return Ok(generation),
-                (
-                    Ask::Fail {
-                        trouble,
-                        retry_after,
-                    },
-                    _,
-                ) => {
-                    return Err(NoToken {
-                        trouble,
-                        retry_after,
-                    });
-                }
-                (Ask::Wait, _) => {}
-            }
-            if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Err(NoToken::too_slow(self.0.patience));
-            }
+        let generation = || self.state().pair().map_or(0, |pair| pair.generation);
+        let before = generation();
+        let demanded = self.patiently(|state, now| state.demand(now, before));
+        match demanded.await {
+            Some(answer) => answer.map(|_| generation()),
+            None => Err(NoToken::too_slow(self.0.patience)),
         }
     }
 
@@ -269,10 +240,7 @@ impl Grant {
     }
 
     /// Lets the state decide, publishes what it became, and answers with the bearer that belongs to the decision.
-    fn decide<T>(
-        &self,
-        decision: impl FnOnce(&mut State, crate::clock::Now) -> T,
-    ) -> (T, Option<Bearer>) {
+    fn decide<T>(&self, decision: impl FnOnce(&mut State, Now) -> T) -> (T, Option<Bearer>) {
         let mut state = self.state();
         let before = (state.is_calm(), state.is_hoping());
         let answer = decision(&mut state, self.0.clock.now());
@@ -292,7 +260,7 @@ impl Grant {
     fn publish<T>(
         &self,
         bearer: impl Into<Published>,
-        change: impl FnOnce(&mut State, crate::clock::Now) -> T,
+        change: impl FnOnce(&mut State, Now) -> T,
     ) -> T {
         let mut state = self.state();
         let answer = change(&mut state, self.0.clock.now());

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-pub use super::decision::{Ask, Cause, Margins, Next, Outcome, Pair, Trouble, Verdict, early};
+pub use super::decision::{
+    Ask, Cause, Margins, Next, NoToken, Outcome, Pair, Trouble, Verdict, early,
+};
 use crate::clock::Now;
 
 /// How long after a rotation that cured nothing a 401 on its pair is believed (T15).
@@ -98,10 +100,10 @@ impl State {
                 .blocked
                 .clone()
                 .unwrap_or_else(|| Trouble::LoginRequired("there is no pair".to_owned()));
-            return Ask::Fail {
+            return Ask::Fail(NoToken {
                 trouble,
                 retry_after: None,
-            };
+            });
         };
         let alive = now.wall < pair.expires_at;
         match (self.rotation, &self.retry) {
@@ -129,10 +131,10 @@ impl State {
                 if alive {
                     return Ask::Use;
                 }
-                Ask::Fail {
+                Ask::Fail(NoToken {
                     trouble: retry.trouble.clone(),
                     retry_after: Some(retry.at - now.monotonic),
-                }
+                })
             }
             _ => Ask::Wait,
         }
@@ -147,10 +149,10 @@ impl State {
             return Ask::Use;
         }
         match (self.rotation, &self.retry) {
-            (Rotation::Wanted(_), Some(retry)) if now.monotonic < retry.at => Ask::Fail {
+            (Rotation::Wanted(_), Some(retry)) if now.monotonic < retry.at => Ask::Fail(NoToken {
                 trouble: retry.trouble.clone(),
                 retry_after: Some(retry.at - now.monotonic),
-            },
+            }),
             (Rotation::Idle | Rotation::Hoped, _) => {
                 self.rotation = Rotation::Wanted(Cause::Asked);
                 Ask::Wait

@@ -111,10 +111,10 @@ fn t09_a_refused_grant_answers_at_once_and_never_rotates_again() {
     state.finished(now, Outcome::Refused(trouble.clone()), 0.0);
     for hours in 0..100 {
         let now = later(now, HOUR * hours);
-        let ask = Ask::Fail {
+        let ask = Ask::Fail(NoToken {
             trouble: trouble.clone(),
             retry_after: None,
-        };
+        });
         assert_eq!(state.ask(now, false), ask);
         assert!(matches!(state.reject(now, 1), Verdict::Pass(_)));
         assert_eq!(state.next(now, false), Next::Sleep(None));
@@ -139,10 +139,10 @@ fn t10_failures_back_off_to_a_minute_and_heal_without_a_request() {
         waits.push((until - now.monotonic).as_secs());
         assert!(matches!(
             state.ask(now, false),
-            Ask::Fail {
+            Ask::Fail(NoToken {
                 retry_after: Some(_),
                 ..
-            }
+            })
         ));
         now = later(now, until - now.monotonic);
     }
@@ -320,7 +320,7 @@ fn t11_a_rotation_without_a_known_end_is_settled_without_a_request_and_a_dead_pa
     assert_eq!(state.next(due, false), Next::Rotate(Cause::Unfinished));
     state.bury();
     state.finished(due, unavailable(), 0.0);
-    assert!(matches!(state.ask(due, false), Ask::Fail { .. }));
+    assert!(matches!(state.ask(due, false), Ask::Fail(_)));
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_person_gets_another_pair_on_demand_and_once() {
     assert_eq!(state.demand(now, 1), Ask::Use);
     assert_eq!(state.next(now, false), Next::Sleep(None));
     state.block(Trouble::LoginRequired("gone".to_owned()));
-    assert!(matches!(state.demand(now, 2), Ask::Fail { .. }));
+    assert!(matches!(state.demand(now, 2), Ask::Fail(_)));
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn t15_a_token_that_is_revoked_right_after_its_birth_heals() {
 fn t17_without_a_pair_nobody_is_given_anything() {
     let now = start();
     let mut state = State::new(None, Some(Trouble::LoginRequired("never".to_owned())));
-    assert!(matches!(state.ask(now, false), Ask::Fail { .. }));
+    assert!(matches!(state.ask(now, false), Ask::Fail(_)));
     assert!(matches!(state.reject(now, 0), Verdict::Pass(_)));
     assert_eq!(state.next(now, false), Next::Sleep(None));
 }
@@ -482,7 +482,7 @@ proptest! {
                         prop_assert!(now.wall < current.expires_at, "T17: handed out dead");
                     }
                     if refused {
-                        let failed = matches!(answer, Ask::Fail { retry_after: None, .. });
+                        let failed = matches!(answer, Ask::Fail(NoToken { retry_after: None, .. }));
                         prop_assert!(failed, "T9: at once");
                     }
                     if answer == Ask::Wait {
