@@ -21,19 +21,18 @@ pub(super) fn check_bearer(inner: &mut Inner, life: Life, bearer: &Bearer) {
     }
     inner.fate(life).handed_out = generation;
     let stored = inner.files.lasting();
-    let is_stored = stored.as_ref().is_some_and(|record| {
-        record.generation > Some(generation)
-            || record.generation == Some(generation)
-                && record.access_token.expose_secret() == bearer.token().expose_secret()
-    });
+    let access_token = bearer.token();
+    let is_it =
+        |stored: &Record| stored.access_token.expose_secret() == access_token.expose_secret();
+    // A number that is behind, after a login that found no file, is put right later.
+    let is_stored = stored
+        .as_ref()
+        .is_some_and(|stored| is_it(stored) || stored.generation > Some(generation));
     if !is_stored && stored.is_some() && !inner.fate(life).write_failed {
         inner.violate(format!(
             "T7: process {life} hands out generation {generation}, which is not stored"
         ));
     }
-    let access_token = bearer.token();
-    let is_it =
-        |stored: &Record| stored.access_token.expose_secret() == access_token.expose_secret();
     if let Some(stored) = stored.filter(is_it) {
         if stored.expires_at <= wall {
             inner.violate(format!(
