@@ -1,18 +1,10 @@
 //! Bad configuration and bad stores: each error says what to do, and nothing is lost.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
-
-use rustix::process::geteuid;
 
 use crate::world::{Mount, World, errors, is_root};
-
-/// The user without any rights on Linux.
-const NOBODY: u32 = 65534;
 
 /// What `serve` says instead of starting.
 #[track_caller]
@@ -110,23 +102,11 @@ fn a_configuration_that_this_user_may_not_read_is_named() {
     let world = World::new();
     let path = world.configure();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("chmod");
-    fs::set_permissions(world.directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-    // A copy, since the build directory need not be open to whoever runs it.
-    let program = world.directory.path().join("lucid-proxy");
-    fs::copy(env!("CARGO_BIN_EXE_lucid-proxy"), &program).expect("copied");
-    let mut command = Command::new(program);
-    command.env_clear().args(["check", "--config"]).arg(&path);
-    if geteuid().is_root() {
-        // Root may read everything.
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    let output = loop {
-        match command.output() {
-            // Another test's child holds the copy open for writing until it has become its own program.
-            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
-            output => break output.expect("it runs"),
-        }
-    };
+    let path = path.to_str().expect("UTF-8");
+    let output = world
+        .command_as_nobody(&["check", "--config", path])
+        .output()
+        .expect("it runs");
     assert_eq!(output.status.code(), Some(78), "{}", errors(&output));
     let errors = errors(&output);
     assert!(

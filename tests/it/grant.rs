@@ -2,41 +2,17 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, StatusCode};
 use lucid_proxy::sandbox::{Behaviour, ExpiresIn, ScopesShape, TokenFailure};
 use lucid_proxy::secret::{ExposeSecret, Secret};
-use lucid_proxy::token::record::Record;
 use lucid_proxy::token::store::Store;
 use rustix::process::Signal;
 
 use crate::world::{Mount, SOON, Serving, World, is_root};
 
 const PROFILE: &str = "/users/me/profile";
-
-/// A world whose stored access token has died.
-fn expired() -> World {
-    expired_behaving(Behaviour::default())
-}
-
-fn expired_behaving(behaviour: Behaviour) -> World {
-    let world = World::behaving(behaviour);
-    store_expired(&world, &world.store());
-    world
-}
-
-fn store_expired(world: &World, path: &Path) {
-    let pair = world.sandbox.approve();
-    let mut record =
-        Record::from_json(&serde_json::to_vec(&pair).expect("JSON")).expect("a record");
-    record.generation = Some(1);
-    record.expires_at = SystemTime::now() - Duration::from_secs(60);
-    record.issued_at = record.expires_at - Duration::from_secs(3600);
-    Store::new(path.to_owned()).write(&record).expect("written");
-    world.sandbox.expire_access_tokens();
-}
 
 fn failing(failures: impl IntoIterator<Item = TokenFailure>) -> Behaviour {
     Behaviour {
@@ -103,7 +79,7 @@ fn t02_several_proxies_on_one_store_share_each_rotation() {
 
 #[test]
 fn t02_while_another_process_holds_the_lock_nothing_is_posted() {
-    let world = expired();
+    let world = World::expired();
     let store = Store::new(world.store());
     let lock = store.try_lock().expect("lockable").expect("free");
     let serving = world.serve();
@@ -129,7 +105,7 @@ fn t03_no_post_when_the_store_is_unwritable() {
     }
     let world = World::new();
     let mount = Mount::tmpfs(&world.state(), "size=256k,mode=700");
-    store_expired(&world, &world.store());
+    world.store_expired();
     mount.remount("ro");
     let serving = world.serve();
     let response = serving.get(PROFILE);
@@ -164,7 +140,7 @@ fn t03_no_post_when_the_store_is_unwritable() {
 
 #[test]
 fn t03_the_intent_is_stored_before_the_post() {
-    let world = expired();
+    let world = World::expired();
     world
         .sandbox
         .change(|behaviour| behaviour.hold_token_endpoint = true);
@@ -187,7 +163,7 @@ fn t03_the_intent_is_stored_before_the_post() {
 
 #[test]
 fn t04_a_client_that_leaves_in_the_middle_of_a_rotation_cancels_nothing() {
-    let world = expired();
+    let world = World::expired();
     world
         .sandbox
         .change(|behaviour| behaviour.hold_token_endpoint = true);
@@ -209,7 +185,7 @@ fn t04_a_client_that_leaves_in_the_middle_of_a_rotation_cancels_nothing() {
 
 #[test]
 fn t04_shutdown_waits_for_a_rotation() {
-    let world = expired();
+    let world = World::expired();
     world
         .sandbox
         .change(|behaviour| behaviour.hold_token_endpoint = true);
@@ -250,7 +226,7 @@ fn t05_each_refresh_is_one_post_on_a_connection_of_its_own() {
 
 #[test]
 fn t05_a_redirect_of_the_token_endpoint_is_not_followed() {
-    let world = expired_behaving(failing([TokenFailure::Redirect]));
+    let world = World::expired_behaving(failing([TokenFailure::Redirect]));
     let serving = world.serve();
     let response = serving.get(PROFILE);
     assert_eq!(
@@ -265,7 +241,7 @@ fn t05_a_redirect_of_the_token_endpoint_is_not_followed() {
 
 #[test]
 fn t06_odd_token_answers_are_stored_first_and_judged_later() {
-    let world = expired();
+    let world = World::expired();
     let serving = world.serve();
     let mut generation = 1;
     let mut check = |edit: &dyn Fn(&mut Behaviour)| {
@@ -309,7 +285,7 @@ fn t07_a_pair_that_cannot_be_stored_is_served_from_memory_until_it_is() {
     }
     let world = World::new();
     let _mount = Mount::tmpfs(&world.state(), "size=64k,mode=700");
-    store_expired(&world, &world.store());
+    world.store_expired();
     world
         .sandbox
         .change(|behaviour| behaviour.hold_token_endpoint = true);
@@ -338,7 +314,7 @@ fn t07_a_pair_that_cannot_be_stored_is_served_from_memory_until_it_is() {
 
 #[test]
 fn t07_memory_wins_over_an_older_store() {
-    let world = expired();
+    let world = World::expired();
     let old = fs::read(world.store()).expect("a store");
     let serving = world.serve();
     assert_ok(&serving);
@@ -353,7 +329,7 @@ fn t07_memory_wins_over_an_older_store() {
 
 #[test]
 fn t09_a_refused_grant_is_posted_once_and_a_new_login_heals_it() {
-    let world = expired();
+    let world = World::expired();
     world.sandbox.revoke_grants();
     let serving = world.serve();
     for _ in 0..5 {
@@ -389,7 +365,7 @@ fn t09_a_refused_grant_is_posted_once_and_a_new_login_heals_it() {
 
 #[test]
 fn t09_what_one_process_was_refused_another_does_not_post_again() {
-    let world = expired();
+    let world = World::expired();
     let (one, other) = (world.serve(), world.serve());
     world.sandbox.revoke_grants();
     assert_eq!(one.get(PROFILE).code(), "loginRequired");
@@ -399,7 +375,7 @@ fn t09_what_one_process_was_refused_another_does_not_post_again() {
 
 #[test]
 fn t11_the_intent_of_a_process_that_died_is_remembered_by_another() {
-    let world = expired_behaving(failing([TokenFailure::HangAfter]));
+    let world = World::expired_behaving(failing([TokenFailure::HangAfter]));
     let (mut one, other) = (world.serve(), world.serve());
     let mut client = one.connect();
     client.request(&format!("GET {PROFILE}"), &[], b"");
@@ -422,7 +398,7 @@ fn t11_the_intent_of_a_process_that_died_is_remembered_by_another() {
 
 #[test]
 fn t13_a_token_that_lives_no_longer_than_its_refresh_takes_is_used_all_the_same() {
-    let world = expired_behaving(Behaviour {
+    let world = World::expired_behaving(Behaviour {
         access_lifetime: Duration::from_secs(1),
         token_delay: Duration::from_millis(1500),
         ..Behaviour::default()
@@ -434,7 +410,7 @@ fn t13_a_token_that_lives_no_longer_than_its_refresh_takes_is_used_all_the_same(
 
 #[test]
 fn t09_other_client_credentials_may_try_a_refused_grant_once_more() {
-    let world = expired();
+    let world = World::expired();
     let wrong = world.serve_with(|command| {
         command.env("LUCID_CLIENT_SECRET", "mistyped");
     });
@@ -450,7 +426,7 @@ fn t09_other_client_credentials_may_try_a_refused_grant_once_more() {
 
 #[test]
 fn t09_before_a_grant_is_called_over_the_store_is_read_once_more() {
-    let world = expired_behaving(failing([TokenFailure::InvalidGrant]));
+    let world = World::expired_behaving(failing([TokenFailure::InvalidGrant]));
     world
         .sandbox
         .change(|behaviour| behaviour.hold_token_endpoint = true);
@@ -486,7 +462,7 @@ fn t10_odd_answers_leave_the_grant_alone_and_it_heals_by_itself() {
         TokenFailure::CutBefore,
         TokenFailure::NoAccessToken,
     ] {
-        let world = expired_behaving(failing([failure.clone()]));
+        let world = World::expired_behaving(failing([failure.clone()]));
         let serving = world.serve();
         let response = serving.get(PROFILE);
         assert_eq!(
@@ -516,7 +492,7 @@ fn t10_odd_answers_leave_the_grant_alone_and_it_heals_by_itself() {
 
 #[test]
 fn t10_waiting_requests_are_answered_from_one_failure() {
-    let world = expired_behaving(failing([TokenFailure::Html(StatusCode::BAD_GATEWAY)]));
+    let world = World::expired_behaving(failing([TokenFailure::Html(StatusCode::BAD_GATEWAY)]));
     world
         .sandbox
         .change(|behaviour| behaviour.hold_token_endpoint = true);
@@ -546,7 +522,7 @@ fn t10_waiting_requests_are_answered_from_one_failure() {
 
 #[test]
 fn t10_a_slow_token_endpoint_is_waited_for() {
-    let world = expired();
+    let world = World::expired();
     world
         .sandbox
         .change(|behaviour| behaviour.token_delay = Duration::from_secs(10));
@@ -558,7 +534,7 @@ fn t10_a_slow_token_endpoint_is_waited_for() {
 #[test]
 fn t11_a_lost_rotation_is_called_by_its_name() {
     for failure in [TokenFailure::CutAfter, TokenFailure::HalfBodyAfter] {
-        let world = expired_behaving(failing([failure.clone()]));
+        let world = World::expired_behaving(failing([failure.clone()]));
         let serving = world.serve();
         assert_eq!(
             serving.get(PROFILE).code(),
@@ -581,7 +557,7 @@ fn t11_a_lost_rotation_is_called_by_its_name() {
 
 #[test]
 fn t13_while_a_rotation_is_under_way_new_requests_wait_within_their_own_bound() {
-    let mut world = expired();
+    let mut world = World::expired();
     world.tables = "[timeouts]\ntoken = \"300ms\"\n".to_owned();
     world
         .sandbox
@@ -811,7 +787,7 @@ fn a_grant_survives_a_kill_under_load() {
 
 #[test]
 fn s06_no_token_shows_in_the_log_at_any_level() {
-    let world = expired();
+    let world = World::expired();
     let serving = world.serve_with(|command| {
         command.env("RUST_LOG", "trace").arg("--verbose");
     });

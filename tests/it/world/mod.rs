@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod login;
 mod programs;
 pub(crate) mod raw_upstream;
+mod stored;
 pub(crate) mod tls;
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -25,6 +27,9 @@ pub(crate) use programs::{is_there, missing};
 
 /// For what should happen at once. Generous, since machines are slow at times; nothing is measured with it.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The user without any rights on Linux.
+pub(crate) const NOBODY: u32 = 65534;
 
 /// The stand-in, a directory of its own, and what `proxy.toml` will say.
 pub(crate) struct World {
@@ -136,6 +141,35 @@ impl World {
             .current_dir(self.directory.path())
             .args(arguments)
             .stdin(Stdio::null());
+        command
+    }
+
+    /// The same as the user without any rights, who may write nothing but what is theirs. Only root can tell another
+    /// user to run something; for anybody else it is as [`World::command`].
+    pub(crate) fn command_as_nobody(&self, arguments: &[&str]) -> Command {
+        fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755))
+            .expect("chmod");
+        // A copy, since the build directory need not be open to them. Made by another program: where this process had
+        // the copy open for writing, a child of another test's could still have it open when it is to be run.
+        let program = self.directory.path().join("lucid-proxy");
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_lucid-proxy"))
+            .arg(&program)
+            .status();
+        assert!(copied.expect("cp").success());
+        let like = self.command(arguments);
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .current_dir(self.directory.path())
+            .args(arguments)
+            .stdin(Stdio::null());
+        for (name, value) in like.get_envs() {
+            command.env(name, value.expect("all of them are set"));
+        }
+        if rustix::process::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
         command
     }
 

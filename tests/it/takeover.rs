@@ -1,0 +1,195 @@
+//! What other processes store, and the moments at which a pair is replaced (rules T13, T14 and T18).
+
+use std::time::{Duration, SystemTime};
+
+use lucid_proxy::token::record::Record;
+use lucid_proxy::token::succession::replacing;
+
+use crate::world::{SOON, Serving, World};
+
+const PROFILE: &str = "/users/me/profile";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[track_caller]
+fn assert_ok(serving: &Serving) {
+    let response = serving.get(PROFILE);
+    assert_eq!(
+        response.status,
+        200,
+        "{}\n{}",
+        response.text(),
+        serving.log()
+    );
+}
+
+/// What `logout` leaves in the place of what is stored.
+fn tombstone(world: &World) -> Record {
+    let stored = world.record();
+    replacing(Some(&stored), Record::logged_out(0, SystemTime::now()))
+}
+
+#[test]
+fn t02_a_running_and_idle_proxy_takes_over_what_another_process_stored() {
+    let world = World::logged_in();
+    let serving = world.serve();
+    serving.wait_for_log("grant ready");
+    // Another process has rotated: the pair that the proxy holds is dead.
+    world.sandbox.revoke_grants();
+    world.store_record(&world.approved(2));
+    serving.wait_for_log("took over a newer token");
+    assert_ok(&serving);
+    let counts = world.sandbox.counts();
+    assert_eq!(
+        (counts.dead_tokens, counts.token_posts),
+        (0, 0),
+        "the next request had the new token"
+    );
+}
+
+#[test]
+fn t18_a_logout_that_waits_for_no_lock_stands_all_the_same() {
+    let world = World::expired();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_token_endpoint = true);
+    let serving = world.serve();
+    let mut client = serving.connect();
+    client.request(&format!("GET {PROFILE}"), &[], b"");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.token_posts == 1);
+    // Somebody who does not wait for the lock.
+    let tombstone = tombstone(&world);
+    world.store_record(&tombstone);
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_token_endpoint = false);
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.code().as_str()),
+        (503, "loginRequired"),
+        "{}",
+        serving.log()
+    );
+    assert_eq!(serving.get(PROFILE).code(), "loginRequired");
+    assert_eq!(world.sandbox.counts().rotations, 1, "it took effect");
+    serving.stop();
+    let stored = world.record();
+    assert_eq!(stored.generation, tombstone.generation);
+    assert!(stored.logged_out.is_some(), "the logout stands");
+    assert_eq!(world.stored()["refresh_token"], "");
+    assert_eq!(world.sandbox.counts().api_requests, 0);
+}
+
+/// A world with a request on its way that stays there, and the proxy that sent it.
+fn with_a_request_on_its_way() -> (World, Serving, crate::world::Client) {
+    let world = World::logged_in();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_under = Some("/sandbox/echo".to_owned()));
+    let serving = world.serve();
+    let mut held = serving.connect();
+    held.request("GET /sandbox/echo", &[], b"");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.in_flight == 1);
+    (world, serving, held)
+}
+
+/// The stored pair under the next generation, of an hour's lifetime of which so much is left; blocks until the proxy
+/// goes by it.
+fn let_be_left(world: &World, serving: &Serving, left: Duration) {
+    world.edit_record(|record| {
+        record.generation = Some(record.generation.unwrap_or(1) + 1);
+        record.expires_at = SystemTime::now() + left;
+        record.issued_at = record.expires_at - Duration::from_secs(3600);
+    });
+    serving.wait_for_log("took over a newer token");
+}
+
+#[test]
+fn t13_in_the_margin_a_rotation_waits_until_the_last_request_has_its_answer() {
+    let (world, serving, mut held) = with_a_request_on_its_way();
+    let_be_left(&world, &serving, Duration::from_secs(200));
+    for _ in 0..3 {
+        assert_ok(&serving);
+    }
+    let counts = world.sandbox.counts();
+    assert_eq!((counts.token_posts, counts.dead_tokens), (0, 0));
+    assert_eq!(
+        counts.api_by_generation.get(&1),
+        Some(&4),
+        "all with the old token"
+    );
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_under = None);
+    // Without a further request.
+    let counts = world
+        .sandbox
+        .wait_until(SOON, |counts| counts.rotations == 1);
+    assert_eq!(
+        (counts.api_requests, counts.rotations_amid_requests),
+        (4, 0)
+    );
+    assert_eq!(held.response().status, 200);
+    serving.wait_for_log("cause=expiring");
+    assert_ok(&serving);
+    assert_eq!(world.sandbox.counts().dead_tokens, 0);
+}
+
+#[test]
+fn t13_when_little_of_the_margin_is_left_a_rotation_waits_for_no_request() {
+    let (world, serving, mut held) = with_a_request_on_its_way();
+    let_be_left(&world, &serving, Duration::from_secs(30));
+    assert_ok(&serving);
+    let counts = world.sandbox.counts();
+    assert_eq!((counts.rotations, counts.rotations_amid_requests), (1, 1));
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_under = None);
+    // Its token was judged before the rotation, or it is sent again: the client does not notice.
+    assert_eq!(held.response().status, 200);
+}
+
+#[test]
+fn t14_an_old_refresh_token_is_rotated_at_the_start_without_traffic() {
+    let world = World::logged_in();
+    world.edit_record(|record| record.refresh_issued_at = SystemTime::now() - 31 * DAY);
+    let serving = world.serve();
+    serving.wait_for_log("cause=idle");
+    let counts = world.sandbox.counts();
+    assert_eq!(
+        (counts.token_posts, counts.rotations, counts.api_requests),
+        (1, 1, 0)
+    );
+    let record = world.record();
+    assert_eq!(
+        record.last_rotation.map(|rotation| rotation.cause),
+        Some("idle".to_owned())
+    );
+    let age = record.refresh_issued_at.elapsed().expect("in the past");
+    assert!(age < DAY, "{age:?}");
+    assert_ok(&serving);
+    assert_eq!(world.sandbox.counts().token_posts, 1, "once");
+}
+
+#[test]
+fn t14_a_younger_refresh_token_is_left_alone() {
+    let world = World::logged_in();
+    let days_old = |generation, days| {
+        world.edit_record(|record| {
+            record.generation = Some(generation);
+            record.refresh_issued_at = SystemTime::now() - days * DAY;
+        });
+    };
+    days_old(1, 29);
+    let serving = world.serve();
+    assert_ok(&serving);
+    assert_eq!(world.sandbox.counts().token_posts, 0);
+    // The same, two days later: nothing else has changed.
+    days_old(2, 31);
+    serving.wait_for_log("cause=idle");
+    let counts = world.sandbox.counts();
+    assert_eq!((counts.token_posts, counts.api_requests), (1, 1));
+}
