@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
 
 use http::StatusCode;
 use lucid_proxy::sandbox::{Behaviour, ExpiresIn, TokenFailure};
@@ -347,23 +348,26 @@ fn t05_no_kind_of_redirect_is_followed() {
 }
 
 /// A token endpoint that gives a first answer byte by byte, says on being asked that the refresh token lives, and gives
-/// the next one whole. Both end with the connection.
-fn answering(first: Vec<u8>, then: Vec<u8>) -> String {
+/// the next one whole; and the paths that it was asked for. Each answer ends with its connection.
+fn answering(first: Vec<u8>, then: Vec<u8>) -> (String, Receiver<String>) {
     let raw = RawUpstream::start();
     let origin = raw.origin();
+    let (asked, paths) = channel();
     std::thread::spawn(move || {
         let mut answers = VecDeque::from([first, then]);
         while !answers.is_empty() {
             let mut connection = raw.accept();
-            let request = connection.request();
-            if request.starts_with(b"POST /oauth2/token/introspect ") {
-                connection.send(&whole("200 OK", br#"{"active":true}"#));
-            } else {
-                connection.send(&answers.pop_front().expect("not empty"));
-            }
+            let request = String::from_utf8(connection.request()).expect("text");
+            let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            let answer = match path.as_str() {
+                "/oauth2/token" => answers.pop_front().expect("not empty"),
+                _ => whole("200 OK", br#"{"active":true}"#),
+            };
+            asked.send(path).expect("the test listens");
+            connection.send(&answer);
         }
     });
-    origin
+    (origin, paths)
 }
 
 fn whole(status: &str, body: &[u8]) -> Vec<u8> {
@@ -414,7 +418,8 @@ fn t11_an_answer_that_is_cut_or_no_answer_at_all_is_asked_about() {
         let mut world = World::expired();
         let old = world.record();
         let pair = serde_json::to_vec(&world.sandbox.approve()).expect("JSON");
-        world.token_origin = answering(first, whole("200 OK", &pair));
+        let (origin, paths) = answering(first, whole("200 OK", &pair));
+        world.token_origin = origin;
         let serving = world.serve();
         refused(&serving, "tokenUnavailable", what);
         serving.wait_for_log("token rotated");
@@ -423,6 +428,12 @@ fn t11_an_answer_that_is_cut_or_no_answer_at_all_is_asked_about() {
         assert_eq!(record.generation, Some(2), "{what}");
         assert!(!record.same_tokens(&old), "{what}");
         assert!(record.intent.is_none(), "{what}");
+        let paths: Vec<_> = paths.try_iter().collect();
+        assert_eq!(
+            paths,
+            ["/oauth2/token", "/oauth2/token/introspect", "/oauth2/token"],
+            "{what}"
+        );
         stop(serving, what);
     });
 }
