@@ -29,12 +29,11 @@ impl Keeper {
             ours.intent = stored.intent.clone();
             ours.refusal = ours.refusal.take().or_else(|| stored.refusal.clone());
         }
-        let is_whole = stored
-            .as_ref()
-            .is_some_and(|stored| stored.generation.is_some());
+        let generation = stored.as_ref().and_then(|stored| stored.generation);
         let newer = newer(self.record.as_ref(), stored);
         let adopted = newer.map(|record| self.adopt(record));
-        if !is_whole {
+        let ours = self.record.as_ref().and_then(|record| record.generation);
+        if generation < ours {
             self.put_right();
         }
         Ok(adopted)
@@ -92,10 +91,14 @@ impl Keeper {
                     Look::Changed(Some(_)) => "older",
                     _ => "gone",
                 };
+                let advice = match record.logged_out {
+                    Some(_) => "the logout stands; to log in: lucid-proxy login",
+                    None => "to end a login: lucid-proxy logout",
+                };
                 tracing::warn!(
                     credential = self.name,
                     generation,
-                    "the token file was {was} and is there again; to end a login: lucid-proxy logout"
+                    "the token file was {was} and is as it was; {advice}"
                 );
             }
         }

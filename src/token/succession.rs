@@ -78,24 +78,26 @@ pub(super) fn newer(memory: Option<&Record>, stored: Option<Record>) -> Option<R
     }
     let ours = memory.generation.unwrap_or(0);
     let next = ours.saturating_add(1);
-    match stored.generation {
-        Some(theirs) if theirs > ours => Some(stored),
-        // Written at the same moment by somebody who did not wait for the lock. There is no pair in it to tell from ours.
-        Some(theirs) if theirs == ours && stored.logged_out.is_some() && !memory.is_over() => {
-            Some(stored)
-        }
-        // Another grant, written by a program that does not count, or by a login after the file was moved away while
-        // ours is over.
-        theirs
-            if !memory.same_tokens(&stored)
-                && (theirs.is_none_or(|theirs| theirs == ours) || memory.is_over()) =>
-        {
-            Some(Record {
-                generation: Some(next),
-                ..stored
-            })
-        }
-        _ => None,
+    if stored.generation > Some(ours) {
+        return Some(stored);
+    }
+    if memory.same_tokens(&stored) {
+        return None;
+    }
+    let is_level = stored.generation.is_none_or(|theirs| theirs == ours);
+    match (stored.logged_out, memory.logged_out) {
+        // Not counted from ours: somebody had restored an older file, or did not wait for the lock. It holds all the same.
+        (Some(at), _) => (is_level || at > memory.refresh_issued_at).then(|| Record {
+            generation: Some(next),
+            ..stored
+        }),
+        // Nothing that is older than a logout comes back (T18).
+        (None, Some(at)) if stored.refresh_issued_at <= at => None,
+        // Another grant, written by a program that does not count, or while ours is over.
+        _ => (is_level || memory.is_over()).then(|| Record {
+            generation: Some(next),
+            ..stored
+        }),
     }
 }
 
@@ -292,6 +294,40 @@ mod tests {
         let seed = record(Some(0), "seed");
         assert_eq!(taken(&seed, refused_seed), None, "an earlier seed");
         assert_eq!(taken(&seed, record(Some(1), "one")), Some(1));
+        let at =
+            |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000 + seconds);
+        let logout = |generation, seconds| Record::logged_out(generation, at(seconds));
+        assert_eq!(taken(&ours, logout(6, 0)), Some(6), "a logout");
+        assert_eq!(taken(&ours, logout(5, 0)), Some(6), "at the same moment");
+        assert_eq!(
+            taken(&ours, logout(3, 1)),
+            Some(6),
+            "counted from a restored backup"
+        );
+        assert_eq!(
+            taken(&ours, logout(3, 0)),
+            None,
+            "the backup of an earlier logout"
+        );
+        assert_eq!(
+            taken(&logout(6, 1), record(Some(4), "four")),
+            None,
+            "a backup does not undo a logout"
+        );
+        assert_eq!(
+            taken(&logout(6, 1), record(None, "five")),
+            None,
+            "nor does a program that does not count, with an older pair"
+        );
+        let later = Record {
+            refresh_issued_at: at(2),
+            ..record(Some(1), "later")
+        };
+        assert_eq!(
+            taken(&logout(6, 1), later),
+            Some(7),
+            "a login after the file was moved away"
+        );
         assert!(newer(None, None).is_none());
         assert_eq!(
             newer(None, Some(record(None, "r"))).and_then(|record| record.generation),

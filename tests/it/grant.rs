@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderValue, StatusCode};
 use lucid_proxy::sandbox::{Behaviour, ExpiresIn, ScopesShape, TokenFailure};
 use lucid_proxy::secret::{ExposeSecret, Secret};
+use lucid_proxy::token::record::Record;
 use lucid_proxy::token::store::Store;
 use rustix::process::Signal;
 
@@ -682,6 +683,33 @@ fn t17_without_a_login_nothing_is_sent_upstream() {
 }
 
 #[test]
+fn t07_an_older_file_that_is_restored_under_a_proxy_is_put_right_at_once() {
+    let world = World::logged_in();
+    let serving = world.serve();
+    let backup = world.directory.path().join("backup.json");
+    for _ in 0..2 {
+        fs::copy(world.store(), &backup).expect("copied");
+        world.sandbox.expire_access_tokens();
+        assert_ok(&serving);
+    }
+    let newest = world.stored();
+    fs::rename(&backup, world.store()).expect("restored");
+    serving.wait_for_log("was older and is as it was");
+    assert_eq!(world.stored(), newest);
+    // Also when a person logs out from it, in the moment before: that holds.
+    fs::copy(world.store(), &backup).expect("copied");
+    let older = Record::logged_out(1, SystemTime::now());
+    Store::new(world.store()).write(&older).expect("written");
+    serving.wait_for_log("logged out at");
+    assert_eq!(serving.get(PROFILE).code(), "loginRequired");
+    // And what was backed up before does not undo it.
+    fs::rename(&backup, world.store()).expect("restored");
+    serving.wait_for_log("is as it was; the logout stands");
+    assert_eq!(serving.get(PROFILE).code(), "loginRequired");
+    assert!(world.stored().get("logged_out_at").is_some());
+}
+
+#[test]
 fn t18_a_token_file_that_is_removed_comes_back_while_a_proxy_has_the_pair() {
     let world = World::logged_in();
     let serving = world.serve();
@@ -689,7 +717,7 @@ fn t18_a_token_file_that_is_removed_comes_back_while_a_proxy_has_the_pair() {
     assert_ok(&serving);
     let before = world.stored();
     fs::remove_file(world.store()).expect("removed");
-    serving.wait_for_log("was gone and is there again");
+    serving.wait_for_log("was gone and is as it was");
     assert_eq!(world.stored(), before);
     // Also with the directory that it was in.
     fs::rename(world.state(), world.directory.path().join("away")).expect("moved");

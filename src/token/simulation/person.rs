@@ -12,7 +12,8 @@ use super::super::succession::replacing;
 use super::super::transport::Answered;
 use super::super::{Bearer, Grant};
 use super::process::{endpoint, store};
-use super::world::World;
+use super::set_faults;
+use super::world::{Faults, World};
 use crate::secret::{ExposeSecret, Secret};
 
 /// How long a person waits for the lock.
@@ -37,6 +38,9 @@ pub(super) async fn event(world: &World, rng: &mut fastrand::Rng) {
         7 => world.lock().cut_power(),
         8 | 9 => kill_one(world, rng),
         10 => remove_the_store(world),
+        11 => keep_a_backup(world),
+        // Nothing else in the same moment: a login must find the store put right.
+        12 => return restore_the_backup(world),
         _ => {}
     }
     if rng.u8(0..3) == 0 {
@@ -145,6 +149,30 @@ fn remove_the_store(world: &World) {
     if any_has_it && can_be_written && inner.faults.crash == 0.0 && !inner.files.unlocked {
         inner.note("somebody removes the store".to_owned());
         inner.files.remove_store();
+    }
+}
+
+fn keep_a_backup(world: &World) {
+    let mut inner = world.lock();
+    inner.backup = inner.files.stored();
+}
+
+/// A process that has the pair puts the store right (T7), and one that knows of a logout keeps it (T18).
+fn restore_the_backup(world: &World) {
+    let mut inner = world.lock();
+    let any_has_it = inner
+        .lives
+        .values()
+        .any(|fate| fate.alive && fate.handed_out > 0);
+    let Some(backup) = inner.backup.take() else {
+        return;
+    };
+    if any_has_it && inner.faults.crash == 0.0 && !inner.clock_was_set {
+        let generation = backup.generation;
+        inner.note(format!("somebody restores generation {generation:?}"));
+        inner.was_restored = true;
+        set_faults(&mut inner, Faults::default());
+        inner.files.put_without_lock(&backup);
     }
 }
 

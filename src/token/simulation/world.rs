@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::Grant;
+use super::super::record::Record;
 use super::disk::Files;
 use super::lucid::Lucid;
 use crate::clock::{Clock, Now};
@@ -30,6 +31,10 @@ pub(super) struct Inner {
     pub(super) faults: Faults,
     pub(super) lives: BTreeMap<Life, Fate>,
     pub(super) tally: Tally,
+    /// Whether an older store was ever restored: whoever starts with that knows neither what was sent nor refused since.
+    pub(super) was_restored: bool,
+    /// What somebody has copied of the store.
+    pub(super) backup: Option<Record>,
     /// What should never happen, and did.
     pub(super) violation: Option<String>,
     history: VecDeque<String>,
@@ -118,6 +123,8 @@ impl World {
             faults: Faults::default(),
             lives: BTreeMap::new(),
             tally: Tally::default(),
+            was_restored: false,
+            backup: None,
             violation: None,
             history: VecDeque::new(),
             started: Instant::now(),
