@@ -3,9 +3,10 @@
 use super::{ConfigOption, Failure, chain, load, print};
 use crate::config::{Credential, Need};
 use crate::server::Server;
+use crate::token::record::Record;
 use crate::token::scopes;
 use crate::token::store::Store;
-use crate::token::succession::logged_out;
+use crate::token::succession::{fingerprint, logged_out};
 
 pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     let config = load(option, Need::Everything)?;
@@ -26,6 +27,14 @@ pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     ))
 }
 
+/// Whether the token endpoint refused the login to the application that is configured (T9).
+fn is_refused(record: &Record, credential: &Credential) -> bool {
+    let (refusal, client) = (record.refusal.as_ref(), credential.client.as_ref());
+    refusal
+        .zip(client)
+        .is_some_and(|(refusal, client)| refusal.client == fingerprint(client))
+}
+
 /// What the login lacks of what the configuration asks for. It is told, and is no fault of the configuration.
 fn login(credential: &Credential) -> String {
     let record = match Store::new(credential.store.clone()).read() {
@@ -36,7 +45,9 @@ fn login(credential: &Credential) -> String {
     let missing = scopes::missing(&credential.scopes, &record.scopes);
     match record.logged_out {
         Some(at) => logged_out(at),
-        None if record.refusal.is_some() => "was refused; see: lucid-proxy status".to_owned(),
+        None if is_refused(&record, credential) => {
+            "was refused; see: lucid-proxy status".to_owned()
+        }
         None if !missing.is_empty() => scopes::advice(&missing),
         None if record.scopes.is_empty() => {
             "the token endpoint did not say which scopes it has".to_owned()

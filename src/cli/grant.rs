@@ -1,6 +1,7 @@
 //! One question to the grant, from a command: the refresher runs for as long as that takes.
 
 use std::future::Future;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,14 @@ pub(super) fn open(config: &Config, patience: Duration) -> Result<(Grant, Refres
     Refresher::open(&config.credential, patience, Arc::new(SystemClock))
 }
 
+/// Said at once, since a refresh that has begun is finished first. A closed standard error is no reason not to.
+fn say_to_wait(name: &str) {
+    let _ = writeln!(
+        std::io::stderr(),
+        "lucid-proxy: {name}: finishing the refresh that is under way, if one is"
+    );
+}
+
 /// Waits for the answer while the refresher works. A signal ends the wait; a rotation that has begun is finished all
 /// the same, whatever becomes of the question (T4).
 pub(super) fn ask<T>(
@@ -37,7 +46,10 @@ pub(super) fn ask<T>(
         let asking = async {
             let answer = tokio::select! {
                 answer = question => Ok(answer),
-                name = signals.next() => Err(anyhow!("{name}: stopped; a refresh under way was finished first")),
+                name = signals.next() => {
+                    say_to_wait(name);
+                    Err(anyhow!("{name}: stopped; what became of the refresh, if one was under way: lucid-proxy status"))
+                }
             };
             stop.cancel();
             answer

@@ -43,8 +43,12 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure
         Ok(imported)
     });
     runtime.block_on(put)?;
+    let next = match store.is_in_use() {
+        Ok(true) => "the running proxy takes it over now",
+        _ => "to use it: lucid-proxy serve",
+    };
     print(&format!(
-        "imported into {}; a running proxy has taken it over, else start one: lucid-proxy serve",
+        "imported into {}; it is tried at its first use, and no other program must refresh with its own copy from now on; {next}",
         store.path().display()
     ))
 }

@@ -96,6 +96,16 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
             .collect(),
         ..Behaviour::default()
     };
+    if !options.sandbox_listen.ip().is_loopback() {
+        let message = format!(
+            "--sandbox-listen {}: expected an address of this machine alone, such as 127.0.0.1:8120",
+            options.sandbox_listen
+        );
+        return Err(Failure {
+            code: 2,
+            error: anyhow::Error::msg(message),
+        });
+    }
     let sandbox = Sandbox::start(options.sandbox_listen, behaviour).with_context(|| {
         format!(
             "the stand-in cannot listen on {}; choose another address with --sandbox-listen",

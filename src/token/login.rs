@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::Uri;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::answer::Issued;
 use super::endpoint::Code;
@@ -160,7 +160,8 @@ impl Attempt {
         match is_answer || address.contains("://") {
             true => self.callback(query),
             false if text.is_empty() => Err(CallbackError::Nothing),
-            false => self.code(text),
+            // Cut out of an address bar it is still encoded as it was there.
+            false => self.code(&percent_decode_str(text).decode_utf8_lossy()),
         }
     }
 
@@ -496,6 +497,7 @@ mod tests {
             assert_eq!(pasted(text), Ok("the+code==".to_owned()), "{text}");
         }
         assert_eq!(pasted("a?b"), Ok("a?b".to_owned()));
+        assert_eq!(pasted("the+code%3D%3D"), Ok("the+code==".to_owned()));
     }
 
     #[test]

@@ -7,6 +7,11 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use lucid_proxy::config::Client;
+use lucid_proxy::sandbox::{CLIENT_ID, CLIENT_SECRET};
+use lucid_proxy::secret::Secret;
+use lucid_proxy::token::succession::fingerprint;
+
 use crate::world::{SOON, World, errors, printed};
 
 const REFERENCE: &str = include_str!("../../docs/status.md");
@@ -271,7 +276,17 @@ fn check_needs_no_store_and_no_good_one() {
     assert!(!world.state().exists(), "nothing was made");
     world.write_store(b"oauth2-marked");
     says("login          unknown: ");
-    world.write_store(eventful().to_string().as_bytes());
+    // Refused to other client credentials, it may be tried with these.
+    let mut refused = eventful();
+    world.write_store(refused.to_string().as_bytes());
+    let checked = printed(&world.run(&["check"]));
+    assert!(!checked.contains("was refused"), "{checked}");
+    refused["refusal"]["client"] = fingerprint(&Client {
+        id: CLIENT_ID.to_owned(),
+        secret: Secret::from(CLIENT_SECRET),
+    })
+    .into();
+    world.write_store(refused.to_string().as_bytes());
     says("login          was refused");
     world.write_store(br#"{"refresh_token":"oauth2-marked"}"#);
     says("login          the token endpoint did not say which scopes it has");

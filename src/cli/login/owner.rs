@@ -84,7 +84,13 @@ impl Before {
                 "the store holds another login by now, and it does not say whether it is of {owner} too"
             ),
         };
-        Err(format!("{why}; to replace it: lucid-proxy login --replace"))
+        let account = match owner.account_id {
+            Some(_) => " --account",
+            None => "",
+        };
+        Err(format!(
+            "{why}; to replace it: lucid-proxy login{account} --replace"
+        ))
     }
 
     fn standing(&self, present: Option<&Record>) -> Standing {

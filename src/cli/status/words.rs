@@ -42,11 +42,14 @@ fn pair(facts: &mut Facts, findings: &Findings<'_>, record: &Record) {
         Some(generation) => generation.to_string(),
     };
     facts.push(("generation", generation));
-    if let Some(end) = access_token_end(record) {
-        facts.push(("access token", access_token(end, findings.now)));
-    }
-    if let Some(end) = record.refresh_token_end() {
-        facts.push(("refresh token", refresh_token(end, findings.now)));
+    // What a login that is over has is dead, whatever the clock says.
+    if findings.state() != State::LoginNeeded {
+        let access_token = access_token_end(record).map(|end| access_token(end, findings.now));
+        facts.extend(access_token.map(|shown| ("access token", shown)));
+        let refresh_token = record
+            .refresh_token_end()
+            .map(|end| refresh_token(end, findings.now));
+        facts.extend(refresh_token.map(|shown| ("refresh token", shown)));
     }
     if record.logged_out.is_none() {
         let granted = match record.scopes.is_empty() {
