@@ -30,7 +30,7 @@ impl Keeper {
             ours.refusal = ours.refusal.take().or_else(|| stored.refusal.clone());
         }
         let generation = stored.as_ref().and_then(|stored| stored.generation);
-        let newer = newer(self.record.as_ref(), stored);
+        let newer = newer(self.record.as_ref(), stored, &self.fingerprint());
         let adopted = newer.map(|record| self.adopt(record));
         let ours = self.record.as_ref().and_then(|record| record.generation);
         if generation < ours {
@@ -129,7 +129,11 @@ impl Keeper {
 
     pub(super) fn newer_than(&self, record: &Record) -> Option<Record> {
         match self.store.look(&mut Seen::default()) {
-            Ok(Look::Changed(stored)) => newer(Some(record), stored.map(|stored| *stored)),
+            Ok(Look::Changed(stored)) => newer(
+                Some(record),
+                stored.map(|stored| *stored),
+                &self.fingerprint(),
+            ),
             // What is wrong with the store, the write will say.
             _ => None,
         }

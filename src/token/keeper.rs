@@ -376,7 +376,7 @@ impl Keeper {
         self.grant.publish(Published::Same, |state, _| state.bury());
     }
 
-    fn fingerprint(&self) -> String {
+    pub(super) fn fingerprint(&self) -> String {
         fingerprint(self.endpoint.client())
     }
 }

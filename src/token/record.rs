@@ -279,6 +279,12 @@ impl Record {
         end.filter(|_| self.logged_out.is_none())
     }
 
+    /// Whether only a login helps the application with this fingerprint.
+    pub fn is_over_for(&self, client: &str) -> bool {
+        let refused = self.refusal.as_ref();
+        self.logged_out.is_some() || refused.is_some_and(|refusal| refusal.client == client)
+    }
+
     /// Whether both hold the same refresh token.
     pub fn same_tokens(&self, other: &Self) -> bool {
         self.refresh_token.expose_secret() == other.refresh_token.expose_secret()

@@ -63,8 +63,13 @@ pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Optio
     (pair, bearer)
 }
 
-/// The stored record where it is newer than the one in memory, with its generation known.
-pub(super) fn newer(memory: Option<&Record>, stored: Option<Record>) -> Option<Record> {
+/// The stored record where it is newer than the one in memory, with its generation known. `client` is the fingerprint of
+/// whoever asks.
+pub(super) fn newer(
+    memory: Option<&Record>,
+    stored: Option<Record>,
+    client: &str,
+) -> Option<Record> {
     let stored = stored?;
     let Some(memory) = memory else {
         return Some(Record {
@@ -94,7 +99,7 @@ pub(super) fn newer(memory: Option<&Record>, stored: Option<Record>) -> Option<R
         // Nothing that is older than a logout comes back (T18).
         (None, Some(at)) if stored.refresh_issued_at <= at => None,
         // Another grant, written by a program that does not count, or while ours is over.
-        _ => (is_level || memory.is_over()).then(|| Record {
+        _ => (is_level || memory.is_over_for(client)).then(|| Record {
             generation: Some(next),
             ..stored
         }),
@@ -240,6 +245,8 @@ mod tests {
     use super::*;
     use crate::token::record::Refusal;
 
+    const CLIENT: &str = "fingerprint";
+
     fn record(generation: Option<u64>, refresh_token: &str) -> Record {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
         Record {
@@ -251,7 +258,7 @@ mod tests {
     #[test]
     fn t02_t07_only_a_newer_record_is_taken_over() {
         let taken = |memory: &Record, stored: Record| {
-            newer(Some(memory), Some(stored)).and_then(|record| record.generation)
+            newer(Some(memory), Some(stored), CLIENT).and_then(|record| record.generation)
         };
         let ours = record(Some(5), "five");
         assert_eq!(taken(&ours, record(Some(6), "six")), Some(6));
@@ -275,7 +282,7 @@ mod tests {
             code: "invalid_grant".to_owned(),
             message: String::new(),
             at: SystemTime::UNIX_EPOCH,
-            client: String::new(),
+            client: CLIENT.to_owned(),
         };
         let refused = Record {
             refusal: Some(refusal),
@@ -287,6 +294,15 @@ mod tests {
             "a login after the file was moved away"
         );
         assert_eq!(taken(&refused, record(Some(5), "five")), None);
+        let mut refused_to_others = refused.clone();
+        if let Some(refusal) = &mut refused_to_others.refusal {
+            refusal.client = "another".to_owned();
+        }
+        assert_eq!(
+            taken(&refused_to_others, record(Some(1), "old")),
+            None,
+            "another application's refusal is none of ours"
+        );
         let refused_seed = Record {
             generation: Some(0),
             ..refused.clone()
@@ -328,9 +344,9 @@ mod tests {
             Some(7),
             "a login after the file was moved away"
         );
-        assert!(newer(None, None).is_none());
+        assert!(newer(None, None, CLIENT).is_none());
         assert_eq!(
-            newer(None, Some(record(None, "r"))).and_then(|record| record.generation),
+            newer(None, Some(record(None, "r")), CLIENT).and_then(|record| record.generation),
             Some(1)
         );
     }
