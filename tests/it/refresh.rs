@@ -37,7 +37,10 @@ fn read_until(terminal: &mut File, text: &str) -> String {
     let deadline = Instant::now() + SOON;
     while !seen.contains(text) && Instant::now() < deadline {
         let mut bytes = [0; 1024];
-        let length = terminal.read(&mut bytes).expect("readable");
+        // The end of a terminal is an error.
+        let Ok(length) = terminal.read(&mut bytes) else {
+            break;
+        };
         seen += &String::from_utf8_lossy(&bytes[..length]);
     }
     seen
@@ -70,6 +73,8 @@ fn refresh_rotates_now_and_prints_no_token() {
 fn refresh_asks_when_a_proxy_uses_the_login_and_the_proxy_takes_the_new_token_over() {
     let world = World::logged_in();
     let serving = world.serve();
+    // By then it has said that it uses the login.
+    serving.wait_for_log("grant ready");
     assert_eq!(serving.get("/users").status, 200);
     let refused = world.run(&["refresh"]);
     assert_eq!(refused.status.code(), Some(1));
@@ -97,6 +102,8 @@ fn refresh_asks_when_a_proxy_uses_the_login_and_the_proxy_takes_the_new_token_ov
 fn on_a_terminal_refresh_asks_and_only_a_yes_is_one() {
     let world = World::logged_in();
     let _serving = world.serve();
+    // By then it has said that it uses the login.
+    _serving.wait_for_log("grant ready");
     for (answer, rotations) in [("n\n", 0), ("\n", 0), ("maybe\n", 0), ("y\n", 1)] {
         let (child, mut terminal) = on_a_terminal(&world);
         let asked = read_until(&mut terminal, "[y/N]");
