@@ -90,13 +90,16 @@ fn the_independent_server_notices_proxies_that_do_not_share_a_store() {
         return;
     };
     let worlds = [world(&server), world(&server)];
-    // Of an unknown age, so that both rotate at once.
+    // Of an unknown age, so that each rotates at its start.
     let undated = json!({"refresh_token": server.pair["refresh_token"]});
     for world in &worlds {
         world.write_store(undated.to_string().as_bytes());
     }
-    let [first, second] = worlds.each_ref().map(World::serve);
+    let [first_world, second_world] = &worlds;
+    let first = first_world.serve();
     assert_eq!(first.get(PROFILE).status, 200);
+    // Not before that: its rotation ends what the first one was just given.
+    let second = second_world.serve();
     assert_eq!(second.get(PROFILE).code(), "loginRequired");
     // Its new pair went with the grant.
     assert_ne!(first.get(PROFILE).status, 200);
