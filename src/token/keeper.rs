@@ -267,7 +267,7 @@ impl Keeper {
                         Earlier::Open { intent, .. } => Some(intent),
                     };
                 }
-                let message = format!("{message}; it is asked again by itself");
+                let message = format!("{message}; a running proxy asks again by itself");
                 record.last_error = Some(LastError {
                     at: begun.wall,
                     message: message.clone(),

@@ -253,6 +253,7 @@ fn a_dead_grant_is_told_from_a_dead_access_token() {
     let found = doctor(&world);
     found.fails(&["refresh_token", "access_token"], 77);
     found.says("refresh_token", "failed", &["revoked", "lucid-proxy login"]);
+    found.says("access_token", "failed", &["went with the refresh token"]);
     assert_eq!(
         world.run(&["token"]).status.code(),
         Some(0),
@@ -419,6 +420,20 @@ fn what_the_profile_is_answered_with_decides() {
     answered(&|behaviour| behaviour.forbidden_under = under())
         .fails(&[], 0)
         .says("profile", "warning", &["403 Forbidden", "user.profile"]);
+    let world = World::logged_in();
+    let mut of_an_account = world.stored();
+    let fields = of_an_account.as_object_mut().expect("an object");
+    fields.remove("user_id");
+    fields.insert("account_id".to_owned(), 52.into());
+    world.write_store(of_an_account.to_string().as_bytes());
+    world
+        .sandbox
+        .change(|behaviour| behaviour.forbidden_under = under());
+    doctor(&world).fails(&[], 0).says(
+        "profile",
+        "ok",
+        &["403 Forbidden", "an account has no profile"],
+    );
     answered(&|behaviour| behaviour.throttled_under = under())
         .fails(&[], 0)
         .says("profile", "warning", &["429", "rate limit"]);
@@ -615,6 +630,7 @@ fn t03_what_keeps_the_token_file_from_being_written_is_found_before_it_costs_a_l
         "failed",
         &["No space left", "free space"],
     );
+    found.says("store_lock", "skipped", &["store write failed"]);
     fs::remove_file(world.state().join("ballast")).expect("removed");
     mount.remount("ro");
     let found = doctor(&world);

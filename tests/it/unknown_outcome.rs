@@ -80,7 +80,10 @@ fn t11_a_refresh_token_that_lives_is_posted_again_at_once() {
     let world = failing([TokenFailure::CutBefore]);
     let serving = world.serve();
     let message = refused(&serving, "tokenUnavailable");
-    assert!(message.contains("it is asked again by itself"), "{message}");
+    assert!(
+        message.contains("a running proxy asks again by itself"),
+        "{message}"
+    );
     assert!(world.record().intent.is_some(), "its end is not known");
     let counts = world
         .sandbox

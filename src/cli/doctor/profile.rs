@@ -159,6 +159,10 @@ fn judge(origin: &Origin, answer: Result<&Answer, &String>, record: &Record) -> 
             ),
             "a running proxy heals that with the first request; to do so now: lucid-proxy refresh",
         ),
+        (StatusCode::FORBIDDEN, _) if record.account_id.is_some() => Check::ok(
+            PROFILE,
+            format!("{seen}: the token was taken; an account has no profile"),
+        ),
         (StatusCode::FORBIDDEN, _) => Check::warning(
             PROFILE,
             format!("{seen}: the token was taken, but may not read profiles"),

@@ -63,8 +63,11 @@ pub(super) fn examine(store: &Store, report: &mut Report) -> Result<Option<Recor
     let record = file(store, report);
     match usable {
         Ok(place) => {
-            report.push(write(place));
-            report.push(lock(store, place));
+            let written = report.push_gate(write(place));
+            report.push(match written {
+                Ok(()) => lock(store, place),
+                Err(unreached) => Check::depends(LOCK, unreached),
+            });
         }
         Err(unreached) => {
             report.push(Check::depends(WRITE, unreached));

@@ -157,11 +157,11 @@ async fn ask(
         report.push(Check::depends(ACCESS_TOKEN, unreached));
         return living(record);
     }
-    report.push(match refresh_token {
+    let refresh_token = report.push_gate(match refresh_token {
         Err(because) => Check::skipped(REFRESH_TOKEN, because),
         Ok(_) => judge_refresh_token(store, record.as_ref().ok(), &said),
     });
-    ask_about_access_token(record, endpoint, report).await
+    ask_about_access_token(record, refresh_token, endpoint, report).await
 }
 
 fn newer(store: &Store, record: Option<&Record>) -> Option<Record> {
@@ -222,6 +222,7 @@ fn judge_refresh_token(store: &Store, record: Option<&Record>, said: &Introspect
 
 async fn ask_about_access_token(
     record: Stored,
+    refresh_token: Result<(), Unreached>,
     endpoint: &TokenEndpoint,
     report: &mut Report,
 ) -> Living {
@@ -241,7 +242,12 @@ async fn ask_about_access_token(
         Introspection::Inactive => Check::failed(
             ACCESS_TOKEN,
             format!("dead, says introspection, although it should live until {end}"),
-            "a running proxy heals that with the first request; to do so now: lucid-proxy refresh",
+            match refresh_token {
+                Ok(()) => {
+                    "a running proxy heals that with the first request; to do so now: lucid-proxy refresh"
+                }
+                Err(_) => "it went with the refresh token; log in again: lucid-proxy login",
+            },
         ),
         Introspection::BadClient => Check::warning(
             ACCESS_TOKEN,
