@@ -9,7 +9,7 @@ use clap::Args;
 use super::times::local;
 use super::{ConfigOption, Failure, grant, load, print, start_logging_for_scripts};
 use crate::config::Need;
-use crate::token::store::{Holder, Store, StoreError};
+use crate::token::store::{Store, StoreError};
 
 /// Until another process lets go of the lock, and then until an answer is given up: people wait for what they asked for.
 const PATIENCE: Duration = Duration::from_secs(105);
@@ -45,13 +45,9 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure
 /// Who else uses the login now, in words.
 fn others(store: &Store) -> Result<Option<String>, StoreError> {
     let path = store.path().display();
-    if let Some(Holder { process }) = store.lock_holder()? {
-        let process = process.map_or_else(
-            || "another process".to_owned(),
-            |number| format!("process {number}"),
-        );
+    if let Some(holder) = store.lock_holder()? {
         return Ok(Some(format!(
-            "{process} holds the lock of {path} and may be refreshing it right now"
+            "{holder} holds the lock of {path} and may be refreshing it right now"
         )));
     }
     let in_use = store.is_in_use()?;

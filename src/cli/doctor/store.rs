@@ -16,7 +16,7 @@ use super::mounts;
 use super::report::{Check, Report, Unreached};
 use crate::token::disk::{Disk, FileSystem, Sharing};
 use crate::token::record::Record;
-use crate::token::store::{Holder, Store, StoreError};
+use crate::token::store::{Store, StoreError};
 use crate::token::watch::is_remote;
 
 const DIRECTORY: &str = "store_directory";
@@ -323,13 +323,10 @@ fn lock(store: &Store, place: &Path) -> Check {
         .and_then(|holder| Ok((holder, store.is_in_use()?)));
     match users {
         Ok((holder, in_use)) => {
-            let holder = match holder {
-                None => "free now".to_owned(),
-                Some(Holder {
-                    process: Some(number),
-                }) => format!("held by process {number} now"),
-                Some(Holder { process: None }) => "held by another process now".to_owned(),
-            };
+            let holder = holder.map_or_else(
+                || "free now".to_owned(),
+                |holder| format!("held by {holder} now"),
+            );
             let in_use = if in_use {
                 "a process uses the login"
             } else {

@@ -24,7 +24,7 @@ pub(super) fn lines(findings: &Findings<'_>) -> String {
     }
     facts.push(("used by", users(findings.in_use)));
     if let Some(holder) = findings.holder {
-        let held = format!("held by {}", process(holder));
+        let held = format!("held by {holder}");
         facts.push(("lock", held));
     }
     let line = |(name, value): (&str, String)| format!("{name:<15}{value}");
@@ -104,7 +104,7 @@ fn state(findings: &Findings<'_>) -> String {
 
 fn rotating(findings: &Findings<'_>, intent: &Intent) -> String {
     let holder = findings.holder.unwrap_or(Holder { process: None });
-    let who = process(holder);
+    let who = holder;
     let since = local(intent.last_sent());
     let ago = findings.now.duration_since(intent.last_sent());
     match ago.is_ok_and(|ago| ago > USUAL_ROTATION) {
@@ -113,13 +113,6 @@ fn rotating(findings: &Findings<'_>, intent: &Intent) -> String {
         ),
         false => format!("rotating: {who} is at it, since {since}"),
     }
-}
-
-fn process(holder: Holder) -> String {
-    holder.process.map_or_else(
-        || "another process".to_owned(),
-        |number| format!("process {number}"),
-    )
 }
 
 fn access_token(end: SystemTime, now: SystemTime) -> String {
