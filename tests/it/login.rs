@@ -806,13 +806,15 @@ fn a_signal_ends_the_wait_and_stores_nothing() {
     let login = world.login(&[]);
     login.signal(Signal::INT);
     assert_failed(&world, &login.end(), "SIGINT: stopped; nothing was stored");
-    let login = world.login(&[]);
+    let mut login = world.login(&[]);
     let place = login.press("approve");
     let page = std::thread::scope(|threads| {
         let page = threads.spawn(|| visit(&place));
         world
             .sandbox
             .wait_until(SOON, |counts| counts.code_posts == 1);
+        login.signal(Signal::TERM);
+        login.wait_for_line("SIGTERM: finishing the login");
         login.signal(Signal::TERM);
         page.join().expect("a page")
     });
@@ -822,6 +824,27 @@ fn a_signal_ends_the_wait_and_stores_nothing() {
         page.text()
     );
     assert_failed(&world, &login.end(), "SIGTERM: stopped; nothing was stored");
+}
+
+#[test]
+fn t04_a_signal_does_not_end_a_login_whose_code_was_sent() {
+    let world = behaving(|behaviour| behaviour.hold_token_endpoint = true);
+    let mut login = world.login(&[]);
+    let place = login.press("approve");
+    std::thread::scope(|threads| {
+        let page = threads.spawn(|| visit(&place));
+        world
+            .sandbox
+            .wait_until(SOON, |counts| counts.code_posts == 1);
+        login.signal(Signal::INT);
+        login.wait_for_line("SIGINT: finishing the login");
+        world
+            .sandbox
+            .change(|behaviour| behaviour.hold_token_endpoint = false);
+        assert_eq!(page.join().expect("a page").status, 200);
+    });
+    assert!(login.end().status.success());
+    assert_eq!(world.stored()["user_id"], 4711);
 }
 
 #[test]

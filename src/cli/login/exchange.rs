@@ -36,8 +36,9 @@ impl Exchange<'_> {
     pub(super) async fn complete(&self, code: Code) -> Result<Record, Failure> {
         let mut record = self.exchange(code).await?;
         self.judge_scopes(&record)?;
-        if !Owner::of(&record).is_known() && self.before.is_particular(self.store.read()?.as_ref())
-        {
+        // What is wrong with the store is waited for when it is written.
+        let present = self.store.read().ok().flatten();
+        if !Owner::of(&record).is_known() && self.before.is_particular(present.as_ref()) {
             let owner = owner::of_new(&record, &self.endpoint).await;
             (record.user_id, record.account_id) = (owner.user_id, owner.account_id);
         }
@@ -110,7 +111,13 @@ fn may_pass(error: &HandoverError) -> bool {
     matches!(
         error,
         HandoverError::Locked { .. }
-            | HandoverError::Store(StoreError::Write { .. } | StoreError::Lock { .. })
+            | HandoverError::Store(
+                StoreError::Write { .. }
+                    | StoreError::Lock { .. }
+                    | StoreError::Read { .. }
+                    | StoreError::Damaged { .. }
+                    | StoreError::Exposed { .. }
+            )
     )
 }
 

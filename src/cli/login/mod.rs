@@ -11,6 +11,7 @@ mod page;
 mod paste;
 
 use std::io::{IsTerminal, Write};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,11 +72,12 @@ async fn log_in(config: &Config, options: &Options) -> Result<(Record, Store), F
     let (exchange, way) = unless_stopped(&mut signals, prepared).await?;
     let mut way = way;
     let mut browser = None;
-    let done = unless_stopped(&mut signals, async {
-        let code = way.code(&mut browser).await?;
-        exchange.complete(code).await
-    });
-    let done = done.await.map_err(nothing_stored);
+    let code = unless_stopped(&mut signals, way.code(&mut browser)).await;
+    let done = match code {
+        Ok(code) => unless_stopped_twice(&mut signals, exchange.complete(code)).await,
+        Err(failure) => Err(failure),
+    };
+    let done = done.map_err(nothing_stored);
     if let Some(browser) = browser {
         let shown = match &done {
             Ok(record) => Page::done(&Owner::of(record)),
@@ -97,6 +99,22 @@ async fn unless_stopped<T>(
         done = work => done,
         name = signals.next() => Err(anyhow!("{name}: stopped").into()),
     }
+}
+
+/// The pair that a code is exchanged for is in no other place: one signal does not end that.
+async fn unless_stopped_twice<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = work.as_mut() => return done,
+        name = signals.next() => say(&format!(
+            "{name}: finishing the login that was just approved; to give it up, do that once more"
+        )),
+    }
+    unless_stopped(signals, work).await
 }
 
 fn nothing_stored(failure: Failure) -> Failure {
