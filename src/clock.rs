@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::time::Instant;
 
 /// One moment on both clocks.
@@ -34,5 +35,26 @@ impl Clock for SystemClock {
             wall: SystemTime::now(),
             monotonic: Instant::now(),
         }
+    }
+}
+
+/// A time for people and messages, to the second (RFC 3339). Any time that was read from a file can be shown.
+pub fn utc(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn s08_any_time_that_a_file_may_hold_can_be_shown() {
+        let year = Duration::from_secs(366 * 24 * 60 * 60);
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(utc(epoch), "1970-01-01T00:00:00Z");
+        assert!(utc(epoch - 10 * year).starts_with("1959-12-2"));
+        assert!(utc(epoch + 8100 * year).starts_with("+10086-10-"));
     }
 }

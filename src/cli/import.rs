@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::{ConfigOption, Failure, load, print};
+use crate::clock;
 use crate::config::Need;
 use crate::secret::{ExposeSecret, Secret, is_one_word};
 use crate::token::handover;
@@ -98,7 +99,7 @@ fn read(file: &std::path::Path) -> Result<Record, Failure> {
         )
     })?;
     if let Some(at) = record.logged_out {
-        let at = humantime::format_rfc3339_seconds(at);
+        let at = clock::utc(at);
         return Err(
             anyhow!("cannot import {name}: it was logged out at {at} and holds no login").into(),
         );

@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::{ConfigOption, Failure, Signals, chain, load, print};
+use crate::clock;
 use crate::config::{Credential, Need};
 use crate::token::answer::Introspection;
 use crate::token::handover::{HandoverError, Turn};
@@ -55,7 +56,7 @@ fn nothing_to_end(store: &Store, record: Option<&Record>) -> Option<String> {
             store.path().display()
         )),
         Some(record) => record.logged_out.map(|at| {
-            let at = humantime::format_rfc3339_seconds(at);
+            let at = clock::utc(at);
             format!("there is no login: logged out at {at} already")
         }),
     }
@@ -154,7 +155,7 @@ async fn revoke(credential: &Credential, record: Option<&Record>) -> Result<(), 
     match &record.intent {
         Some(intent) if !is_current => Err(format!(
             "the rotation begun at {} has no known end, and if it took effect, the newest tokens are not known here",
-            humantime::format_rfc3339_seconds(intent.last_sent())
+            clock::utc(intent.last_sent())
         )),
         _ => Ok(()),
     }

@@ -237,11 +237,18 @@ fn check_scopes<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> Vec<Strin
 fn check_rotate_idle_after<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> Duration {
     const DAY: u64 = 24 * 60 * 60;
     const LONGEST: Duration = Duration::from_secs(170 * DAY);
+    const SHORTEST: Duration = Duration::from_secs(60 * 60);
     match table.duration(source, "rotate_idle_after") {
         Some(found) if found.value > LONGEST => {
             let message = "at most \"170days\" is accepted, since a refresh token dies after 180 days without use";
             source.problem(Some(&found.at), &found.key, message);
             LONGEST
+        }
+        Some(found) if found.value < SHORTEST => {
+            let message =
+                "at least \"1h\" is accepted, since each refresh ends a token that may be in use";
+            source.problem(Some(&found.at), &found.key, message);
+            SHORTEST
         }
         Some(found) => found.value,
         None => Duration::from_secs(30 * DAY),

@@ -17,6 +17,9 @@ use crate::secret::Secret;
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
 /// Guards the arithmetic of times against nonsense.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+/// Of all granted scopes together, in bytes. All that Lucid has are shorter than 2 KiB, and what is stored must be
+/// readable again.
+const LONGEST_SCOPES: usize = 16 << 10;
 
 /// What became of an exchange.
 #[derive(Clone, Debug)]
@@ -145,7 +148,10 @@ pub(super) fn judge_introspection(answered: &Answered) -> Introspection {
             account_id: field("account_id").and_then(Value::as_u64),
         }),
         Some(false) if status == StatusCode::OK => Introspection::Inactive,
-        _ if refuses_client(answered) => Introspection::BadClient,
+        // Others may be allowed to refresh and not to ask.
+        _ if refuses_client(answered) && !says(answered, "unauthorized_client") => {
+            Introspection::BadClient
+        }
         _ => Introspection::Unknown(format!("introspection answered {status}")),
     }
 }
@@ -160,6 +166,10 @@ pub(super) fn refuses_client(answered: &Answered) -> bool {
         StatusCode::BAD_REQUEST => is_about_client(&code),
         _ => false,
     }
+}
+
+fn says(answered: &Answered, code: &str) -> bool {
+    oauth_error(&answered.body).is_some_and(|(said, _)| said == code)
 }
 
 /// Whether a code says that the client and not the token is wrong (RFC 6749 section 5.2).
@@ -255,17 +265,18 @@ fn lifetime(expires_in: Option<&Value>) -> Duration {
         .unwrap_or(ASSUMED_LIFETIME)
 }
 
+/// What was granted; as if it were not said where it is no list of scopes, or longer than any.
 fn scopes(value: Option<&Value>) -> Option<Vec<String>> {
-    match value? {
-        Value::String(text) => Some(text.split_whitespace().map(str::to_owned).collect()),
-        Value::Array(items) => Some(
-            items
-                .iter()
-                .filter_map(|item| item.as_str().map(str::to_owned))
-                .collect(),
-        ),
-        _ => None,
-    }
+    let scopes: Vec<_> = match value? {
+        Value::String(text) => text.split_whitespace().map(str::to_owned).collect(),
+        Value::Array(items) => items
+            .iter()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect(),
+        _ => return None,
+    };
+    let length: usize = scopes.iter().map(|scope| scope.len() + 1).sum();
+    Some(scopes).filter(|_| length <= LONGEST_SCOPES)
 }
 
 #[cfg(test)]
@@ -401,6 +412,16 @@ mod tests {
             both
         );
         assert_eq!(issued_from(r#"{"access_token":"a"}"#).scopes, None);
+        let list = |words: usize| {
+            let json = format!(r#"{{"access_token":"a","scope":"{}"}}"#, "a ".repeat(words));
+            issued_from(&json).scopes.map(|scopes| scopes.len())
+        };
+        assert_eq!(list(LONGEST_SCOPES / 2), Some(LONGEST_SCOPES / 2));
+        assert_eq!(
+            list(LONGEST_SCOPES / 2 + 1),
+            None,
+            "it would fill the store"
+        );
     }
 
     #[test]
@@ -456,6 +477,9 @@ mod tests {
             (500, r#"{"active":false}"#),
             (403, "<html>"),
             (404, refused),
+            // It may refresh, and may not ask.
+            (403, r#"{"error":"unauthorized_client"}"#),
+            (400, r#"{"error":"unauthorized_client"}"#),
             (400, r#"{"error":"invalid_request"}"#),
             (429, "{}"),
         ] {

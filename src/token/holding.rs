@@ -1,12 +1,17 @@
 //! What the store has and what the keeper holds, kept together (rules T2, T7, T18): what is newer there is taken over, what
 //! is newer here is stored, and what is missing there is put back.
 
+use std::time::Duration;
+
 use super::Published;
 use super::keeper::{Keeper, with_cause};
-use super::record::Record;
+use super::record::{Record, RecordError};
 use super::state::{Outcome, Trouble};
 use super::store::{Look, Seen, StoreError};
 use super::succession::{meaning, never_logged_in, newer};
+
+/// How long a file that is no record is taken for one that another program is just writing.
+const BEING_WRITTEN: Duration = Duration::from_secs(10);
 
 impl Keeper {
     /// Takes over what another process stored, if that is newer than what we have (T2).
@@ -18,17 +23,16 @@ impl Keeper {
     /// As [`Keeper::adopt_newer`], where the store has changed since the last look. Of our own pair, takes over what the
     /// other process learned about it: that it was sent and had no answer, or was refused.
     pub(super) fn look(&mut self) -> Result<Option<(Outcome, Published)>, StoreError> {
-        let stored = match self.store.look(&mut self.seen)? {
-            Look::Unchanged => return Ok(None),
-            Look::Changed(stored) => stored.map(|stored| *stored),
+        let stored = match self.store.look(&mut self.seen) {
+            Ok(Look::Unchanged) => return Ok(None),
+            Ok(Look::Changed(stored)) => stored.map(|stored| *stored),
+            Err(error) => {
+                self.heal(&error);
+                return Err(error);
+            }
         };
-        if let (Some(ours), Some(stored)) = (&mut self.record, &stored)
-            && ours.same_tokens(stored)
-        {
-            // An intent is stored before it can matter, and what is stored may know more.
-            ours.intent = stored.intent.clone();
-            ours.refusal = ours.refusal.take().or_else(|| stored.refusal.clone());
-        }
+        self.damaged = None;
+        let refused = self.learn(stored.as_ref());
         let generation = stored.as_ref().and_then(|stored| stored.generation);
         let newer = newer(self.record.as_ref(), stored, &self.fingerprint());
         let adopted = newer.map(|record| self.adopt(record));
@@ -36,7 +40,91 @@ impl Keeper {
         if generation < ours {
             self.put_right();
         }
-        Ok(adopted)
+        Ok(adopted.or(refused))
+    }
+
+    /// Of our own pair, takes over what is stored and not known here; what that means, where the grant is over.
+    fn learn(&mut self, stored: Option<&Record>) -> Option<(Outcome, Published)> {
+        let client = self.fingerprint();
+        let (ours, stored) = (self.record.as_mut()?, stored?);
+        if !ours.same_tokens(stored) {
+            return None;
+        }
+        // An intent is stored before it can matter, and what is stored may know more.
+        ours.intent = stored.intent.clone();
+        if ours.refusal.is_some() {
+            return None;
+        }
+        ours.refusal = stored.refusal.clone();
+        let refusal = ours.refusal.as_ref()?;
+        // Another process was refused this very pair (T9).
+        let is_over = refusal.client == client && !refusal.about_client;
+        let trouble = Trouble::LoginRequired(refusal.message.clone());
+        is_over.then(|| (Outcome::Refused(trouble), Published::Same))
+    }
+
+    /// A file that is no record, and stays as it is for longer than a program needs to write one, is written anew: else
+    /// what is in memory would be lost with this process. What it held is kept beside it.
+    fn heal(&mut self, error: &StoreError) {
+        let StoreError::Damaged { source, .. } = error else {
+            return;
+        };
+        let holds = |record: &Record| record.generation.is_some_and(|generation| generation > 0);
+        // A later version's file is whole.
+        if matches!(source, RecordError::FutureVersion(_))
+            || self.unsaved.is_some()
+            || !self.record.as_ref().is_some_and(holds)
+        {
+            return;
+        }
+        let (now, seen) = (self.clock.now().monotonic, self.store.seen());
+        match &self.damaged {
+            Some((known, since)) if *known == seen => {
+                if now.saturating_duration_since(*since) >= BEING_WRITTEN {
+                    self.write_anew(&seen);
+                }
+            }
+            _ => {
+                if self.damaged.is_none() {
+                    tracing::warn!(
+                        credential = self.name,
+                        "{error}; if it stays so it is written anew in {} s",
+                        BEING_WRITTEN.as_secs()
+                    );
+                }
+                self.damaged = Some((seen, now));
+            }
+        }
+    }
+
+    fn write_anew(&mut self, seen: &Seen) {
+        let (Some(record), Ok(Some(_lock))) = (&self.record, self.store.try_lock()) else {
+            return;
+        };
+        if self.store.seen() != *seen {
+            return;
+        }
+        // With a full disk there is no copy, and then no new file either.
+        let written = self.store.set_aside().and_then(|aside| {
+            self.store.write(record)?;
+            Ok(aside)
+        });
+        match written {
+            Ok(aside) => {
+                self.damaged = None;
+                tracing::warn!(
+                    credential = self.name,
+                    generation = record.generation,
+                    "the token file was damaged and is as it was; what it held is in {}",
+                    aside.display()
+                );
+            }
+            Err(error) => tracing::warn!(
+                credential = self.name,
+                "the token file is damaged and cannot be written anew: {}",
+                with_cause(&error)
+            ),
+        }
     }
 
     /// Writes the record into a store that has lost it, has an older one (a backup was restored), or in which another

@@ -16,13 +16,13 @@ use super::endpoint::TokenEndpoint;
 use super::handover;
 use super::record::{Intent, LastError, LastRotation, Record, Refusal};
 use super::state::{Cause, Margins, Outcome, Trouble};
-use super::store::{Seen, Store, StoreError};
+use super::store::{Holder, Seen, Store, StoreError};
 use super::succession::{
     bad_client, fingerprint, logged_out, never_logged_in, pair_and_bearer, refusal_message, renewed,
 };
 use super::transport::{ANSWER, CONNECT};
 use super::{Grant, Published};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 
 /// How long another process may hold the lock before a rotation gives up for now.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
@@ -49,6 +49,8 @@ pub(super) struct Keeper {
     pub(super) unsaved: Option<Lock>,
     /// What the store held at the last look.
     pub(super) seen: Seen,
+    /// What the store has held that is no record, and since when.
+    pub(super) damaged: Option<(Seen, Instant)>,
     /// Whether the store has lost the record and could not be given it back.
     pub(super) is_store_wrong: bool,
     /// From when on the refresh token of an intent cannot be on its way any more.
@@ -105,11 +107,7 @@ impl Keeper {
         }
         let Some(lock) = lock else {
             let holder = self.store.lock_holder().ok().flatten();
-            let holder = holder.and_then(|holder| holder.process);
-            let holder = holder.map_or_else(
-                || "another process".to_owned(),
-                |number| format!("process {number}"),
-            );
+            let holder = holder.unwrap_or(Holder { process: None });
             return Err(Instead::give_up(failed(Trouble::TokenUnavailable(
                 format!(
                     "{holder} holds {}; it may be refreshing the same login",
@@ -128,12 +126,37 @@ impl Keeper {
             return refused(logged_out(at));
         }
         match &record.refusal {
+            Some(refusal) if refusal.client != self.fingerprint() => Ok((lock, record)),
             // Another process was refused this very pair (T9).
-            Some(refusal) if refusal.client == self.fingerprint() => {
-                refused(refusal.message.clone())
-            }
-            _ => Ok((lock, record)),
+            Some(refusal) if !refusal.about_client => refused(refusal.message.clone()),
+            Some(refusal) => self
+                .ask_again(refusal, &record)
+                .await
+                .map(|()| (lock, record)),
+            None => Ok((lock, record)),
         }
+    }
+
+    /// The application was refused, and not the refresh token. Whether it still would be, introspection knows without
+    /// spending anything.
+    async fn ask_again(&mut self, refusal: &Refusal, record: &Record) -> Result<(), Instead> {
+        let outcome = match self.endpoint.introspect(&record.refresh_token).await {
+            Introspection::Active(_) => return Ok(()),
+            Introspection::BadClient => {
+                Outcome::Refused(Trouble::LoginRequired(refusal.message.clone()))
+            }
+            Introspection::Unknown(why) => failed(Trouble::TokenUnavailable(format!(
+                "{}; whether it still is so is not known ({why}); a running proxy asks again by itself",
+                refusal.message
+            ))),
+            said @ Introspection::Inactive => {
+                self.bury();
+                let intent = record.intent.as_ref();
+                let message = refusal_message("invalid_grant", "", intent, &said);
+                self.refuse(record.clone(), "invalid_grant", false, message)
+            }
+        };
+        Err(Instead::give_up(outcome))
     }
 
     /// Finds out about an earlier rotation without a known end (T11). Introspection's yes or no is about the refresh
@@ -162,6 +185,7 @@ impl Keeper {
                 Err(Instead::give_up(self.refuse(
                     record.clone(),
                     "invalid_client",
+                    true,
                     message,
                 )))
             }
@@ -173,7 +197,7 @@ impl Keeper {
                         dead: false,
                     });
                 }
-                let at = humantime::format_rfc3339_seconds(intent.last_sent());
+                let at = clock::utc(intent.last_sent());
                 Err(Instead::give_up(failed(Trouble::TokenUnavailable(
                     format!(
                         "it is not known whether the rotation begun at {at} took effect ({why}); it is asked again, and in {} s at the earliest the refresh token is sent once more",
@@ -332,20 +356,29 @@ impl Keeper {
             Earlier::Nothing => None,
         };
         let message = refusal_message(code, description, intent.as_ref(), &introspection);
-        let is_lost = introspection != Introspection::BadClient;
+        let about_client = introspection == Introspection::BadClient;
+        let is_lost = !about_client && !matches!(introspection, Introspection::Active(_));
         let lost = intent.clone().filter(|_| is_lost);
         let record = Record {
             intent,
             lost_rotation: lost.or(record.lost_rotation),
             ..record
         };
-        (self.refuse(record, code, message), Published::Same)
+        let refused = self.refuse(record, code, about_client, message);
+        (refused, Published::Same)
     }
 
     /// Writes down that the grant is over for this client.
-    fn refuse(&mut self, record: Record, code: &str, message: String) -> Outcome {
+    fn refuse(
+        &mut self,
+        record: Record,
+        code: &str,
+        about_client: bool,
+        message: String,
+    ) -> Outcome {
         let refusal = Refusal {
             code: code.to_owned(),
+            about_client,
             message: message.clone(),
             at: self.clock.now().wall,
             client: self.fingerprint(),

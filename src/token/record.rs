@@ -91,6 +91,9 @@ pub struct Refusal {
     pub at: SystemTime,
     /// Which client credentials were refused with it; others may try once more.
     pub client: String,
+    /// Whether it was about those and not about the token.
+    #[serde(default)]
+    pub about_client: bool,
 }
 
 /// How the pair came to be.
@@ -491,6 +494,7 @@ mod tests {
             user_id: Some(1),
             account_id: Some(1),
             refusal: Some(Refusal {
+                about_client: false,
                 code: String::new(),
                 message: String::new(),
                 at: now,

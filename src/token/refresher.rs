@@ -21,7 +21,7 @@ use super::succession::{may_seed, meaning, never_logged_in};
 use super::transport::{Https, TransportError};
 use super::watch::Watch;
 use super::{Grant, scopes};
-use crate::clock::{Clock, Now};
+use crate::clock::{self, Clock, Now};
 use crate::config::Credential;
 
 /// Timers only wake up, at least this often: the machine may have slept meanwhile (T12).
@@ -142,6 +142,7 @@ impl Refresher {
             adopted: None,
             unsaved: None,
             seen: Seen::default(),
+            damaged: None,
             is_store_wrong: false,
             settled_at: None,
         };
@@ -196,8 +197,7 @@ impl Refresher {
 
     /// What is done once, before the first wait.
     fn begin(&mut self) {
-        // Best effort: it serves a question that `refresh` asks.
-        self.in_use = self.keeper.store.use_grant().ok().flatten();
+        self.announce();
         self.watch = self.keeper.store.watch();
         // What was stored between the first reading and the watch, nobody tells of.
         self.look_into_the_store();
@@ -214,6 +214,11 @@ impl Refresher {
             // A configured refresh token is proved at once, not by the first request.
             self.grant.decide(|state, now| state.ask(now, false));
         }
+    }
+
+    /// Tells others that the grant is in use. Best effort: it serves a question that `refresh` asks.
+    fn announce(&mut self) {
+        self.in_use = self.keeper.store.use_grant().ok().flatten();
     }
 
     fn now(&self) -> Now {
@@ -236,6 +241,9 @@ impl Refresher {
         }
         if self.keeper.unsaved.is_some() {
             nap = nap.min(WRITE_RETRY);
+        }
+        if self.keeper.damaged.is_some() {
+            nap = nap.min(STORE_POLL);
         }
         nap
     }
@@ -315,6 +323,10 @@ impl Refresher {
         if self.watch.as_ref().is_none_or(|watch| !watch.is_alive()) {
             self.watch = self.keeper.store.watch();
         }
+        if self.in_use.is_none() {
+            // Somebody may just have asked, or the directory was not there.
+            self.announce();
+        }
         // What is wrong with the store is said when a rotation needs it.
         let Ok(Some((outcome, bearer))) = self.keeper.look() else {
             return;
@@ -346,6 +358,10 @@ impl Refresher {
             }
             tokio::time::sleep(WRITE_RETRY.min(drain)).await;
         }
+        while self.keeper.damaged.is_some() && Instant::now() < deadline {
+            self.look_into_the_store();
+            tokio::time::sleep(STORE_POLL.min(drain)).await;
+        }
     }
 
     fn log_standing(&self) {
@@ -355,7 +371,7 @@ impl Refresher {
             (None, Some(record)) => {
                 let generation = record.generation;
                 if let Some(intent) = &record.intent {
-                    let at = humantime::format_rfc3339_seconds(intent.at);
+                    let at = clock::utc(intent.at);
                     tracing::warn!(
                         credential = name,
                         generation,
@@ -454,6 +470,44 @@ mod tests {
         };
         let (took, ()) = tokio::join!(asking, refresher.run(stop.clone(), Drain::ZERO));
         assert!(took < STORE_POLL, "{took:?}");
+    }
+
+    /// Runs a refresher whose store is `content` from the beginning, for a minute; what the store holds then.
+    async fn after_a_minute_with(content: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let credential = credential(directory.path());
+        let store = Store::new(credential.store.clone());
+        store.write(&login()).expect("written");
+        let (_grant, refresher) =
+            Refresher::open(&credential, Duration::from_secs(30), Arc::new(SystemClock))
+                .expect("a grant");
+        std::fs::write(store.path(), content).expect("written");
+        let stop = CancellationToken::new();
+        let ending = async {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            let early = std::fs::read(store.path()).expect("there");
+            assert_eq!(early, content, "it may be in the middle of being written");
+            tokio::time::sleep(Duration::from_secs(52)).await;
+            stop.cancel();
+        };
+        tokio::join!(ending, refresher.run(stop.clone(), Drain::ZERO));
+        let aside = directory.path().join("token_info.json.damaged");
+        let now = std::fs::read(store.path()).expect("there");
+        (now, std::fs::read(aside).ok())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t18_a_damaged_file_is_written_anew_from_memory_and_kept_beside() {
+        for damage in [&b""[..], b"{\"refresh_token\":", b"[]"] {
+            let (now, aside) = after_a_minute_with(damage).await;
+            let record = Record::from_json(&now).expect("a record");
+            assert!(record.same_tokens(&login()));
+            assert_eq!(aside.as_deref(), Some(damage));
+        }
+        // A later version knows what it wrote.
+        let later = br#"{"version":99,"refresh_token":"r"}"#;
+        let (now, aside) = after_a_minute_with(later).await;
+        assert_eq!((now, aside), (later.to_vec(), None));
     }
 
     #[tokio::test]

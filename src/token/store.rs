@@ -148,6 +148,30 @@ impl Store {
         Ok(Look::Changed(record))
     }
 
+    /// What is there, whatever it is.
+    pub(super) fn seen(&self) -> Seen {
+        match self.disk.read(&self.path) {
+            Ok(content) => Seen::of(Some(&content)),
+            Err(_) => Seen::of(None),
+        }
+    }
+
+    /// Copies what is there, whatever it is, to a file beside it, and returns its name.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or written.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, StoreError> {
+        let mut name = self.path.clone().into_os_string();
+        name.push(".damaged");
+        let aside = PathBuf::from(name);
+        if let Some(content) = self.content()? {
+            let copied = self.replace_at(&aside, &content.bytes);
+            copied.map_err(|source| self.unwritable(source))?;
+        }
+        Ok(aside)
+    }
+
     fn content(&self) -> Result<Option<Content>, StoreError> {
         let path = || self.path.clone();
         match self.disk.read(&self.path) {
@@ -200,12 +224,16 @@ impl Store {
     }
 
     fn replace(&self, content: &[u8]) -> io::Result<()> {
+        self.replace_at(&self.path, content)
+    }
+
+    fn replace_at(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let directory = self.directory();
         self.disk.make_directory(directory)?;
         let mut draft = self.disk.create(directory)?;
         draft.write(content)?;
         draft.sync()?;
-        draft.replace(&self.path)?;
+        draft.replace(path)?;
         self.disk.sync_directory(directory)
     }
 

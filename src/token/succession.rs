@@ -8,6 +8,7 @@ use super::answer::{Introspection, Issued};
 use super::record::{Intent, LastRotation, Record};
 use super::state::{self, Margins, Pair, Trouble};
 use super::store::Store;
+use crate::clock;
 use crate::config::Client;
 use crate::secret::{ExposeSecret, Secret, bearer_header};
 
@@ -30,9 +31,11 @@ pub(super) fn meaning(
         return (None, Some(Trouble::LoginRequired(logged_out(at))), None);
     }
     let (pair, bearer) = pair_and_bearer(record, margins);
-    // A refused generation is never posted again by the same application (T9).
+    // A refused generation is never posted again by the same application (T9). Where that one itself was refused, it may
+    // have been enabled since: then introspection is asked before anything else.
     let refusal = record.refusal.as_ref();
-    let refusal = refusal.filter(|refusal| refusal.client == fingerprint(client));
+    let refusal =
+        refusal.filter(|refusal| !refusal.about_client && refusal.client == fingerprint(client));
     let trouble = refusal.map(|refusal| Trouble::LoginRequired(refusal.message.clone()));
     (Some(pair), trouble, bearer)
 }
@@ -45,13 +48,15 @@ pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Optio
         margins.refresh,
         fastrand::f64(),
     );
-    let idle_at = record.refresh_issued_at.checked_add(margins.idle);
+    // A server that does not replace refresh tokens was shown this one with each pair.
+    let last_used = record.refresh_issued_at.max(record.issued_at);
+    let idle_at = last_used.checked_add(margins.idle);
     let pair = Pair {
         generation,
         refresh_at,
         rotate_by,
         expires_at: record.expires_at,
-        idle_at: idle_at.unwrap_or(record.refresh_issued_at),
+        idle_at: idle_at.unwrap_or(last_used),
         cause: None,
     };
     let header = Some(&record.access_token)
@@ -175,13 +180,13 @@ pub fn never_logged_in(store: &Store) -> String {
 
 /// What a person is told after a logout.
 pub fn logged_out(at: SystemTime) -> String {
-    let at = humantime::format_rfc3339_seconds(at);
+    let at = clock::utc(at);
     format!("logged out at {at}; run: lucid-proxy login")
 }
 
 /// What a person is told when the token endpoint does not know the application.
 pub(super) fn bad_client() -> String {
-    "the client id or secret is wrong, or the application was disabled; correct them and restart"
+    "the client id or secret is wrong, or the application was disabled; correct them, or enable it in Lucid's developer portal, and restart"
         .to_owned()
 }
 
@@ -194,12 +199,18 @@ pub(super) fn refusal_message(
 ) -> String {
     let cause = match (introspection, unanswered) {
         (Introspection::BadClient, _) => bad_client(),
-        (_, Some(intent)) => format!("{}; log in again: lucid-proxy login", lost(intent)),
+        (Introspection::Active(_), _) => {
+            "introspection still calls it alive; log in again: lucid-proxy login".to_owned()
+        }
+        (Introspection::Inactive, Some(intent)) => {
+            format!("{}; log in again: lucid-proxy login", lost(intent))
+        }
+        (Introspection::Unknown(_), Some(intent)) => format!(
+            "{}, or the client id or secret is wrong; log in again: lucid-proxy login",
+            lost(intent)
+        ),
         (Introspection::Inactive, None) => {
             "it was used elsewhere, revoked or not used for 180 days; log in again: lucid-proxy login".to_owned()
-        }
-        (Introspection::Active(_), None) => {
-            "introspection still calls it alive; log in again: lucid-proxy login".to_owned()
         }
         (Introspection::Unknown(_), None) => {
             "it was used elsewhere, revoked or not used for 180 days, or the client id or secret is wrong; log in again: lucid-proxy login".to_owned()
@@ -215,7 +226,7 @@ pub(super) fn refusal_message(
 
 /// Says in so many words that a rotation was lost, and when.
 pub fn lost(intent: &Intent) -> String {
-    let shown = humantime::format_rfc3339_seconds;
+    let shown = clock::utc;
     let again = intent.again.map_or_else(String::new, |again| {
         format!(" (or the second attempt at {})", shown(again))
     });
@@ -279,6 +290,7 @@ mod tests {
             "the example script refreshed"
         );
         let refusal = Refusal {
+            about_client: false,
             code: "invalid_grant".to_owned(),
             message: String::new(),
             at: SystemTime::UNIX_EPOCH,

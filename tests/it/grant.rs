@@ -11,7 +11,7 @@ use lucid_proxy::token::record::Record;
 use lucid_proxy::token::store::Store;
 use rustix::process::Signal;
 
-use crate::world::{Mount, SOON, Serving, World, is_root};
+use crate::world::{Mount, SOON, Serving, World, errors, is_root};
 
 const PROFILE: &str = "/users/me/profile";
 
@@ -372,6 +372,65 @@ fn t09_what_one_process_was_refused_another_does_not_post_again() {
     assert_eq!(one.get(PROFILE).code(), "loginRequired");
     assert_eq!(other.get(PROFILE).code(), "loginRequired");
     assert_eq!(world.sandbox.counts().token_posts, 1);
+}
+
+#[test]
+fn t09_t17_what_another_process_was_refused_is_not_sent_with_a_living_access_token_either() {
+    let world = World::logged_in();
+    let serving = world.serve();
+    assert_ok(&serving);
+    let before = world.sandbox.counts();
+    world.sandbox.revoke_grants();
+    let refused = world.run(&["refresh", "--yes"]);
+    assert_eq!(refused.status.code(), Some(77), "{}", errors(&refused));
+    serving.wait_for_log("invalid_grant");
+    assert_eq!(serving.get(PROFILE).code(), "loginRequired");
+    let counts = world.sandbox.counts();
+    assert_eq!(counts.api_requests, before.api_requests);
+    assert_eq!(counts.token_posts, 1);
+}
+
+#[test]
+fn t09_an_application_that_is_enabled_again_needs_no_login() {
+    let refused = TokenFailure::Status {
+        code: StatusCode::UNAUTHORIZED,
+        retry_after: None,
+        body: r#"{"error":"invalid_client","error_description":"disabled"}"#.to_owned(),
+    };
+    let world = World::expired_behaving(failing([refused]));
+    let serving = world.serve();
+    let response = serving.get(PROFILE);
+    assert_eq!(response.code(), "loginRequired");
+    assert!(
+        response
+            .text()
+            .contains("enable it in Lucid's developer portal"),
+        "{}",
+        response.text()
+    );
+    drop(serving);
+    assert_eq!(world.sandbox.counts().token_posts, 1);
+    // It is enabled now, and introspection says so before the refresh token is sent.
+    assert_ok(&world.serve());
+    let counts = world.sandbox.counts();
+    assert_eq!((counts.introspections, counts.token_posts), (1, 2));
+    assert_eq!(world.record().refusal, None);
+}
+
+#[test]
+fn t09_a_client_that_is_still_refused_posts_nothing_at_the_next_start() {
+    let world = World::expired();
+    for start in 1..4 {
+        let serving = world.serve_with(|command| {
+            command.env("LUCID_CLIENT_SECRET", "mistyped");
+        });
+        assert_eq!(serving.get(PROFILE).code(), "loginRequired");
+        let counts = world.sandbox.counts();
+        assert_eq!((counts.introspections, counts.token_posts), (start, 1));
+    }
+    // Positive control: with the right secret the same login goes on.
+    assert_ok(&world.serve());
+    assert_eq!(world.sandbox.counts().token_posts, 2);
 }
 
 #[test]

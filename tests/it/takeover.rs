@@ -155,7 +155,10 @@ fn t13_when_little_of_the_margin_is_left_a_rotation_waits_for_no_request() {
 #[test]
 fn t14_an_old_refresh_token_is_rotated_at_the_start_without_traffic() {
     let world = World::logged_in();
-    world.edit_record(|record| record.refresh_issued_at = SystemTime::now() - 31 * DAY);
+    world.edit_record(|record| {
+        record.issued_at = SystemTime::now() - 31 * DAY;
+        record.refresh_issued_at = record.issued_at;
+    });
     let serving = world.serve();
     serving.wait_for_log("cause=idle");
     let counts = world.sandbox.counts();
@@ -175,12 +178,31 @@ fn t14_an_old_refresh_token_is_rotated_at_the_start_without_traffic() {
 }
 
 #[test]
+fn t14_where_refresh_tokens_are_kept_an_old_one_is_used_once() {
+    let world = World::logged_in();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.token_answer.refresh_token = false);
+    world.edit_record(|record| {
+        record.refresh_issued_at = SystemTime::now() - 31 * DAY;
+        record.issued_at = record.refresh_issued_at;
+    });
+    let serving = world.serve();
+    serving.wait_for_log("cause=idle");
+    assert_ok(&serving);
+    let log = serving.stop();
+    assert_eq!(log.matches("cause=idle").count(), 1, "{log}");
+    assert_eq!(world.sandbox.counts().token_posts, 1);
+}
+
+#[test]
 fn t14_a_younger_refresh_token_is_left_alone() {
     let world = World::logged_in();
     let days_old = |generation, days| {
         world.edit_record(|record| {
             record.generation = Some(generation);
-            record.refresh_issued_at = SystemTime::now() - days * DAY;
+            record.issued_at = SystemTime::now() - days * DAY;
+            record.refresh_issued_at = record.issued_at;
         });
     };
     days_old(1, 29);

@@ -226,7 +226,7 @@ fn t11_an_intent_found_at_the_start_whose_rotation_was_lost_is_told_without_a_re
 }
 
 #[test]
-fn t11_t17_no_request_goes_out_with_a_token_that_an_unfinished_rotation_may_have_killed() {
+fn t11_t17_no_request_goes_out_while_it_is_found_out_whether_a_rotation_killed_its_token() {
     // By the clock the access token lives for another hour.
     let world = World::logged_in();
     let now = SystemTime::now();

@@ -56,6 +56,10 @@ fn judge_record(credential: &Credential, store: &Store, record: &Record) -> Chec
     let refusal = refusal.filter(|refusal| client.is_none_or(|client| client == refusal.client));
     if let Some(refusal) = refusal {
         let seen = format!("refused at {}: {}", local(refusal.at), refusal.code);
+        if refusal.about_client {
+            // It is asked again before the next refresh; what it says now, the check of the token endpoint shows.
+            return Check::warning(LOGIN, seen, refusal.message.clone());
+        }
         return Check::failed(LOGIN, seen, refusal.message.clone()).of(Fault::Login);
     }
     let seen = described(record);

@@ -188,6 +188,7 @@ mod tests {
     #[test]
     fn t19_a_login_that_is_over_may_be_followed_by_anybodys() {
         let refusal = Refusal {
+            about_client: false,
             code: "invalid_grant".to_owned(),
             message: String::new(),
             at: SystemTime::UNIX_EPOCH,

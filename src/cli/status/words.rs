@@ -103,8 +103,7 @@ fn state(findings: &Findings<'_>) -> String {
 }
 
 fn rotating(findings: &Findings<'_>, intent: &Intent) -> String {
-    let holder = findings.holder.unwrap_or(Holder { process: None });
-    let who = holder;
+    let who = findings.holder.unwrap_or(Holder { process: None });
     let since = local(intent.last_sent());
     let ago = findings.now.duration_since(intent.last_sent());
     match ago.is_ok_and(|ago| ago > USUAL_ROTATION) {
