@@ -44,6 +44,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Now};
 use crate::secret::Secret;
+use answer::Owner;
 pub use decision::NoToken;
 use decision::{Ask, Trouble, Verdict};
 use state::State;
@@ -60,6 +61,21 @@ pub struct Bearer {
     pub header: HeaderValue,
     /// The generation that it belongs to, which travels with the request.
     pub generation: u64,
+    /// What else is known of its pair.
+    pub terms: Terms,
+}
+
+/// What is known of a pair beside its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// When the access token dies.
+    pub expires_at: SystemTime,
+    /// When the refresh token dies if nobody uses it.
+    pub refresh_token_end: Option<SystemTime>,
+    /// What was granted; empty where the token endpoint did not say.
+    pub scopes: Vec<String>,
+    /// Whose it is, as far as the token endpoint said.
+    pub owner: Owner,
 }
 
 impl Bearer {
@@ -94,7 +110,7 @@ struct Shared {
 /// The published side of the state.
 #[derive(Debug)]
 struct Standing {
-    bearer: Option<Bearer>,
+    bearer: Option<Arc<Bearer>>,
     /// Until here the bearer is handed out without asking the state.
     fresh_until: SystemTime,
 }
@@ -102,7 +118,7 @@ struct Standing {
 impl Grant {
     fn new(
         state: State,
-        bearer: Option<Bearer>,
+        bearer: Option<Arc<Bearer>>,
         clock: Arc<dyn Clock>,
         patience: Duration,
     ) -> Self {
@@ -124,7 +140,7 @@ impl Grant {
     /// # Errors
     ///
     /// When there is no token within the time that a request may wait.
-    pub async fn bearer(&self) -> Result<Bearer, NoToken> {
+    pub async fn bearer(&self) -> Result<Arc<Bearer>, NoToken> {
         match self.fresh() {
             Some(bearer) => Ok(bearer),
             // Boxed: few requests wait, and the others should not carry what waiting takes.
@@ -132,13 +148,13 @@ impl Grant {
         }
     }
 
-    fn fresh(&self) -> Option<Bearer> {
+    fn fresh(&self) -> Option<Arc<Bearer>> {
         let standing = self.0.standing.load();
         let fresh = self.0.clock.now().wall < standing.fresh_until;
         standing.bearer.as_ref().filter(|_| fresh).cloned()
     }
 
-    async fn awaited(&self) -> Result<Bearer, NoToken> {
+    async fn awaited(&self) -> Result<Arc<Bearer>, NoToken> {
         let asked = self.patiently(|state, now| state.ask(now, self.is_busy()));
         match asked.await {
             Some(answer) => answer?.ok_or_else(NoToken::unusable),
@@ -152,7 +168,7 @@ impl Grant {
     async fn patiently(
         &self,
         ask: impl Fn(&mut State, Now) -> Ask,
-    ) -> Option<Result<Option<Bearer>, NoToken>> {
+    ) -> Option<Result<Option<Arc<Bearer>>, NoToken>> {
         let deadline = Instant::now() + self.0.patience;
         loop {
             // Made before the question, so that no change in between is missed.
@@ -167,7 +183,7 @@ impl Grant {
     }
 
     /// The current token if it has not died: better than none when a rotation takes longer than requests wait.
-    fn living(&self) -> Option<Bearer> {
+    fn living(&self) -> Option<Arc<Bearer>> {
         let alive = {
             let state = self.state();
             state.trouble().is_none()
@@ -183,7 +199,7 @@ impl Grant {
     /// # Errors
     ///
     /// When there is none: the 401 passes, for this reason.
-    pub async fn reject(&self, generation: u64) -> Result<Bearer, String> {
+    pub async fn reject(&self, generation: u64) -> Result<Arc<Bearer>, String> {
         let deadline = Instant::now() + self.0.patience;
         loop {
             let changed = self.0.changed.notified();
@@ -240,7 +256,7 @@ impl Grant {
     }
 
     /// Lets the state decide, publishes what it became, and answers with the bearer that belongs to the decision.
-    fn decide<T>(&self, decision: impl FnOnce(&mut State, Now) -> T) -> (T, Option<Bearer>) {
+    fn decide<T>(&self, decision: impl FnOnce(&mut State, Now) -> T) -> (T, Option<Arc<Bearer>>) {
         let mut state = self.state();
         let before = (state.is_calm(), state.is_hoping());
         let answer = decision(&mut state, self.0.clock.now());
@@ -285,18 +301,18 @@ impl Grant {
 
 /// Which bearer goes with a change of the state.
 enum Published {
-    New(Option<Bearer>),
+    New(Option<Arc<Bearer>>),
     Same,
 }
 
-impl From<Option<Bearer>> for Published {
-    fn from(bearer: Option<Bearer>) -> Self {
+impl From<Option<Arc<Bearer>>> for Published {
+    fn from(bearer: Option<Arc<Bearer>>) -> Self {
         Self::New(bearer)
     }
 }
 
 impl Standing {
-    fn of(state: &State, bearer: Option<Bearer>) -> Self {
+    fn of(state: &State, bearer: Option<Arc<Bearer>>) -> Self {
         let fresh_until = match state.pair() {
             Some(pair) if state.is_calm() => pair.refresh_at.min(pair.expires_at),
             _ => SystemTime::UNIX_EPOCH,

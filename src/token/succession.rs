@@ -1,13 +1,14 @@
 //! Which record follows which: what may begin a grant, what is newer, what a rotation makes of the old one, and what is
 //! said when there is no next.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Bearer;
-use super::answer::{Introspection, Issued};
+use super::answer::{Introspection, Issued, Owner};
 use super::record::{Intent, LastRotation, Record};
 use super::state::{self, Margins, Pair, Trouble};
 use super::store::Store;
+use super::{Bearer, Terms};
 use crate::clock;
 use crate::config::Client;
 use crate::secret::{ExposeSecret, Secret, bearer_header};
@@ -26,7 +27,7 @@ pub(super) fn meaning(
     record: &Record,
     client: &Client,
     margins: Margins,
-) -> (Option<Pair>, Option<Trouble>, Option<Bearer>) {
+) -> (Option<Pair>, Option<Trouble>, Option<Arc<Bearer>>) {
     if let Some(at) = record.logged_out {
         return (None, Some(Trouble::LoginRequired(logged_out(at))), None);
     }
@@ -40,7 +41,7 @@ pub(super) fn meaning(
     (Some(pair), trouble, bearer)
 }
 
-pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Option<Bearer>) {
+pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Option<Arc<Bearer>>) {
     let generation = record.generation.unwrap_or(1);
     let (refresh_at, rotate_by) = state::early(
         record.expires_at,
@@ -62,10 +63,23 @@ pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Optio
     let header = Some(&record.access_token)
         .filter(|token| !token.expose_secret().is_empty())
         .map(bearer_header);
-    let bearer = header
-        .and_then(Result::ok)
-        .map(|header| Bearer { header, generation });
+    let bearer = header.and_then(Result::ok).map(|header| {
+        Arc::new(Bearer {
+            header,
+            generation,
+            terms: terms(record),
+        })
+    });
     (pair, bearer)
+}
+
+fn terms(record: &Record) -> Terms {
+    Terms {
+        expires_at: record.expires_at,
+        refresh_token_end: record.refresh_token_end(),
+        scopes: record.scopes.clone(),
+        owner: Owner::of(record),
+    }
 }
 
 /// The stored record where it is newer than the one in memory, with its generation known. `client` is the fingerprint of
