@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::Need;
 use crate::secret::{ExposeSecret, Secret, is_one_word};
 use crate::token::handover;
+use crate::token::placeholder::Placeholder;
 use crate::token::record::Record;
 use crate::token::store::Store;
 
@@ -125,6 +126,9 @@ fn from_refresh_token(token: &[u8]) -> Result<Record, Failure> {
             "standard input is not a refresh token: expected one word of visible ASCII characters"
         )
     })?;
+    if Placeholder::of(token.expose_secret()).is_some() {
+        return Err(anyhow!("standard input is a placeholder, which a lucid-proxy gave to a program that refreshes by itself; expected a refresh token of Lucid's").into());
+    }
     Ok(Record::from_refresh_token(token, SystemTime::now()))
 }
 

@@ -26,6 +26,7 @@ impl Keeper {
         let stored = match self.store.look(&mut self.seen) {
             Ok(Look::Unchanged) => return Ok(None),
             Ok(Look::Changed(stored)) => stored.map(|stored| *stored),
+            Ok(Look::Placeholders) => None,
             Err(error) => {
                 self.heal(&error);
                 return Err(error);
@@ -175,13 +176,15 @@ impl Keeper {
             Look::Changed(Some(stored)) if stored.refresh_issued_at > record.refresh_issued_at => {}
             stored => {
                 self.store.write(record)?;
-                let was = match stored {
+                let was = match &stored {
                     Look::Changed(Some(_)) => "older",
+                    Look::Placeholders => "overwritten by a program with what it was given here",
                     _ => "gone",
                 };
-                let advice = match record.logged_out {
-                    Some(_) => "the logout stands; to log in: lucid-proxy login",
-                    None => "to end a login: lucid-proxy logout",
+                let advice = match (record.logged_out, &stored) {
+                    (Some(_), _) => "the logout stands; to log in: lucid-proxy login",
+                    (None, Look::Placeholders) => "let that program keep a file of its own",
+                    (None, _) => "to end a login: lucid-proxy logout",
                 };
                 tracing::warn!(
                     credential = self.name,

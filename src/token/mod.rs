@@ -11,7 +11,7 @@
 //!   which; [`disk`] and [`watch`]: what a store needs of a file system;
 //! - [`login`]: what a person is asked to approve, and what comes back; [`scopes`]: what a login lacks;
 //! - [`handover`]: what a login, an import and a logout put into the store; `hooks`: programs that are told of a rotation,
-//!   or that a login is needed.
+//!   or that a login is needed; [`placeholder`]: what programs that refresh by themselves are given.
 
 pub mod answer;
 pub mod decision;
@@ -22,6 +22,7 @@ mod holding;
 mod hooks;
 mod keeper;
 pub mod login;
+pub mod placeholder;
 pub mod record;
 pub mod refresher;
 pub mod scopes;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Local, NaiveDateTime, SecondsFormat, TimeZone, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::placeholder::Placeholder;
 use crate::secret::{ExposeSecret, Secret};
 
 /// The version of the format that this program writes.
@@ -138,6 +139,11 @@ pub enum RecordError {
     /// Without one there is nothing that lasts.
     #[error("it has no refresh_token; log in with the scope offline_access, which grants one")]
     NoRefreshToken,
+    /// A program that refreshes through a proxy has written down what it got.
+    #[error(
+        "it holds no login but placeholders, which a lucid-proxy gave to a program that refreshes by itself; give that program a file of its own"
+    )]
+    Placeholders,
     /// Neither of the two forms of a time.
     #[error("its field {0} is not a date and time")]
     BadTime(&'static str),
@@ -172,6 +178,9 @@ impl Record {
         }
         let refresh_token = stored.refresh_token.filter(|token| !token.is_empty());
         let refresh_token = refresh_token.ok_or(RecordError::NoRefreshToken)?;
+        if Placeholder::of(&refresh_token).is_some() {
+            return Err(RecordError::Placeholders);
+        }
         let naive = stored
             .expiration
             .as_deref()
@@ -181,15 +190,20 @@ impl Record {
             Some(text) => Some(parse_rfc3339(text).ok_or(RecordError::BadTime("expires_at"))?),
             None => naive,
         };
-        // A pair whose expiry nobody wrote down is rotated at its first use.
-        let expires_at = expires_at.unwrap_or(SystemTime::UNIX_EPOCH);
+        // A pair whose expiry nobody wrote down is rotated at its first use, and so is one without an access token that
+        // could be used.
+        let access_token = stored.access_token.unwrap_or_default();
+        let is_placeholder = Placeholder::of(&access_token).is_some();
+        let expires_at = expires_at
+            .filter(|_| !is_placeholder)
+            .unwrap_or(SystemTime::UNIX_EPOCH);
         let time = |text: Option<&str>| text.and_then(parse_rfc3339);
         // The example script does not write it down; Lucid's tokens live an hour.
         let usual = || expires_at.checked_sub(USUAL_LIFETIME).unwrap_or(expires_at);
         let issued_at = time(stored.issued_at.as_deref()).unwrap_or_else(usual);
         Ok(Self {
             generation: stored.generation,
-            access_token: Secret::from(stored.access_token.unwrap_or_default()),
+            access_token: Secret::from(access_token),
             refresh_token: Secret::from(refresh_token),
             issued_at,
             expires_at,
@@ -561,6 +575,10 @@ mod tests {
             ),
             (br#"{"access_token":"marked"}"#, "no refresh_token"),
             (br#"{"refresh_token":""}"#, "no refresh_token"),
+            (
+                br#"{"access_token":"marked","refresh_token":"lucid-proxy-placeholder-refresh-3","generation":3}"#,
+                "no login but placeholders",
+            ),
             (
                 br#"{"refresh_token":"r","expiration":"marked"}"#,
                 "its field expiration",

@@ -140,12 +140,16 @@ impl Store {
         if now == *seen {
             return Ok(Look::Unchanged);
         }
-        let record = content
-            .as_ref()
-            .map(|content| self.parse(&content.bytes).map(Box::new))
-            .transpose()?;
+        let record = content.as_ref().map(|content| self.parse(&content.bytes));
+        let look = match record.transpose() {
+            Err(StoreError::Damaged {
+                source: RecordError::Placeholders,
+                ..
+            }) => Look::Placeholders,
+            parsed => Look::Changed(parsed?.map(Box::new)),
+        };
         *seen = now;
-        Ok(Look::Changed(record))
+        Ok(look)
     }
 
     /// What is there, whatever it is.
@@ -383,6 +387,8 @@ pub enum Look {
     Unchanged,
     /// This; `None` where there is no file.
     Changed(Option<Box<Record>>),
+    /// What a program wrote that refreshes through a proxy: as good as no file (F11).
+    Placeholders,
 }
 
 fn is_link(error: &io::Error) -> bool {

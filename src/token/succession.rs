@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::answer::{Introspection, Issued, Owner};
+use super::placeholder::Placeholder;
 use super::record::{Intent, LastRotation, Record};
 use super::state::{self, Margins, Pair, Trouble};
 use super::store::Store;
@@ -13,13 +14,15 @@ use crate::clock;
 use crate::config::Client;
 use crate::secret::{ExposeSecret, Secret, bearer_header};
 
-/// A configured refresh token counts while the store is empty, or holds nothing but an earlier one that was refused.
+/// A configured refresh token counts while the store is empty, or holds nothing but an earlier one that was refused. What
+/// this program gave to another in the place of one never does.
 pub(super) fn may_seed(stored: Option<&Record>, seed: &Secret) -> bool {
-    stored.is_none_or(|record| {
+    let gives_way = stored.is_none_or(|record| {
         record.generation == Some(0)
             && record.refusal.is_some()
             && record.refresh_token.expose_secret() != seed.expose_secret()
-    })
+    });
+    gives_way && Placeholder::of(seed.expose_secret()).is_none()
 }
 
 /// What a record means for the requests that ask: a pair to use, or why there is none.

@@ -1,11 +1,12 @@
 //! What other processes store, and the moments at which a pair is replaced (rules T13, T14 and T18).
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lucid_proxy::token::record::Record;
 use lucid_proxy::token::succession::replacing;
+use serde_json::{Value, json};
 
-use crate::world::{SOON, Serving, World};
+use crate::world::{SOON, Serving, World, errors};
 
 const PROFILE: &str = "/users/me/profile";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -79,6 +80,61 @@ fn t18_a_logout_that_waits_for_no_lock_stands_all_the_same() {
     assert!(stored.logged_out.is_some(), "the logout stands");
     assert_eq!(world.stored()["refresh_token"], "");
     assert_eq!(world.sandbox.counts().api_requests, 0);
+}
+
+#[test]
+fn f11_t18_a_token_file_of_placeholders_is_no_login_and_comes_back() {
+    let world = World::logged_in();
+    let serving = world.serve();
+    serving.wait_for_log("grant ready");
+    let before = world.stored();
+    // A program that shares the file writes down what it got, with or without the other fields.
+    let bare = json!({
+        "access_token": "lucid-proxy-placeholder-access-1",
+        "refresh_token": "lucid-proxy-placeholder-refresh-1",
+        "expiration": "2199-01-01T00:00:00",
+    });
+    let mut whole = before.clone();
+    for (name, value) in bare.as_object().expect("an object") {
+        whole[name] = value.clone();
+    }
+    for content in [&bare, &whole] {
+        world.write_store(content.to_string().as_bytes());
+        let deadline = Instant::now() + SOON;
+        let is_back = || {
+            let content = std::fs::read(world.store()).expect("a file");
+            // While the test writes it, it is not whole.
+            let stored = serde_json::from_slice::<Value>(&content).unwrap_or_default();
+            ["access_token", "refresh_token", "generation"]
+                .iter()
+                .all(|name| stored[name] == before[name])
+        };
+        while !is_back() {
+            assert!(Instant::now() < deadline, "{}", serving.log());
+            std::thread::yield_now();
+        }
+    }
+    serving.wait_for_log("keep a file of its own");
+    world.sandbox.expire_access_tokens();
+    assert_eq!(serving.get("/users").status, 200);
+    let counts = world.sandbox.counts();
+    assert_eq!((counts.token_posts, counts.rotations), (1, 1));
+    serving.stop();
+
+    // Without a proxy that has the pair, the file says what happened to it.
+    world.write_store(bare.to_string().as_bytes());
+    for arguments in [&["serve"][..], &["status"], &["login", "--no-browser"]] {
+        let output = world.run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let errors = errors(&output);
+        assert!(errors.contains("no login but placeholders"), "{errors}");
+    }
+    let store = world.store().display().to_string();
+    let imported = world.run(&["import", store.as_str()]);
+    assert_eq!(imported.status.code(), Some(1));
+    let errors = errors(&imported);
+    assert!(errors.contains("no login but placeholders"), "{errors}");
+    assert_eq!(world.sandbox.counts().token_posts, 1, "none was sent");
 }
 
 /// A world with a request on its way that stays there, and the proxy that sent it.
