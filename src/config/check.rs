@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, Log, LogFormat,
-    Need, Origin, RedirectUrl, Replay, Scheme, Timeouts, Upstream, secrets, state_directory,
+    Need, OAuth2Endpoint, Origin, RedirectUrl, Replay, Scheme, Timeouts, Upstream, secrets,
+    state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -152,6 +153,7 @@ fn check_credential<'a>(
             .duration(source, "refresh_margin")
             .map_or(Duration::from_secs(300), |found| found.value),
         rotate_idle_after: check_rotate_idle_after(source, &mut table),
+        oauth2_endpoint: check_oauth2_endpoint(source, &mut table),
         hooks: Hooks {
             login_needed: check_hook(source, &mut table, "on_login_needed"),
             rotated: check_hook(source, &mut table, "on_rotated"),
@@ -252,6 +254,22 @@ fn check_rotate_idle_after<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -
         }
         Some(found) => found.value,
         None => Duration::from_secs(30 * DAY),
+    }
+}
+
+fn check_oauth2_endpoint<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> OAuth2Endpoint {
+    let Some(found) = table.string(source, "oauth2_endpoint") else {
+        return OAuth2Endpoint::Local;
+    };
+    match found.value.as_str() {
+        "local" => OAuth2Endpoint::Local,
+        "deny" => OAuth2Endpoint::Deny,
+        "forward" => OAuth2Endpoint::Forward,
+        _ => {
+            let expected = "expected \"local\", \"deny\" or \"forward\"";
+            source.problem(Some(&found.at), &found.key, expected);
+            OAuth2Endpoint::Deny
+        }
     }
 }
 

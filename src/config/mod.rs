@@ -88,10 +88,23 @@ pub struct Credential {
     pub refresh_margin: Duration,
     /// How old a refresh token may become before it is replaced although nobody needs it.
     pub rotate_idle_after: Duration,
+    /// What becomes of requests to `/oauth2/…`.
+    pub oauth2_endpoint: OAuth2Endpoint,
     /// What is run when only a login helps, and after a rotation.
     pub hooks: Hooks,
     /// Variables that may hold a secret; programs that this one starts do not get them.
     pub secret_variables: Vec<String>,
+}
+
+/// What becomes of the requests of a program that refreshes by itself (rule F11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OAuth2Endpoint {
+    /// They are answered here, with placeholders.
+    Local,
+    /// They are refused.
+    Deny,
+    /// They go upstream without our token: the program has a grant of its own.
+    Forward,
 }
 
 /// Programs with their arguments, run for notifications; an empty list runs nothing.

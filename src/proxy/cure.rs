@@ -12,6 +12,7 @@ use http_body::Frame;
 use super::Proxy;
 use super::body::{BodyError, Kept, RequestBody, ResponseBody};
 use super::exchange::Exchange;
+use super::head;
 use super::reply::{self, PROXY_STATUS};
 use super::upstream::UpstreamBody;
 
@@ -22,7 +23,8 @@ const KEPT: usize = 64 << 10;
 /// What the client will get, and how it came about.
 pub(super) struct Answer {
     pub(super) response: Response<Content>,
-    generation: u64,
+    /// That of the token it was sent with, if any.
+    generation: Option<u64>,
     note: Option<&'static str>,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct Content {
 
 impl Answer {
     /// An answer that stands as it is.
-    pub(super) fn plain(response: Response<UpstreamBody>, generation: u64) -> Self {
+    pub(super) fn plain(response: Response<UpstreamBody>, generation: Option<u64>) -> Self {
         let response = response.map(|rest| Content {
             kept: Kept::new(),
             rest,
@@ -57,7 +59,7 @@ impl Answer {
     /// Writes down what happened.
     pub(super) fn note(&self, exchange: Option<&mut Exchange>) {
         if let Some(exchange) = exchange {
-            exchange.generation = Some(self.generation);
+            exchange.generation = self.generation;
             exchange.note = self.note;
         }
     }
@@ -102,7 +104,7 @@ impl Proxy {
         generation: u64,
     ) -> Answer {
         let grant = &self.settings.grant;
-        let mut first = Answer::plain(first, generation);
+        let mut first = Answer::plain(first, Some(generation));
         if !body.is_replayable() {
             grant.report(generation);
             return first.noted(
@@ -125,13 +127,14 @@ impl Proxy {
                 return first.noted("not replayed", &format!("not replayed: {reason}"));
             }
         };
-        match self.send(head, body, &bearer).await {
+        head::authorize(&mut head.headers, bearer.header.clone());
+        match self.send(head, body).await {
             Ok(response) => {
                 grant.replayed(
                     bearer.generation,
                     response.status() != StatusCode::UNAUTHORIZED,
                 );
-                Answer::plain(response, bearer.generation)
+                Answer::plain(response, Some(bearer.generation))
                     .noted("replayed", "replayed with a new token")
             }
             Err(error) => first.noted(

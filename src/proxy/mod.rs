@@ -2,7 +2,7 @@
 //!
 //! 1. accept: [`server`](crate::server) hands a request over;
 //! 2. [`guard`]: may this client use the proxy?
-//! 3. [`route`]: forward it, or refuse it here;
+//! 3. [`route`]: forward it, answer it here (`oauth2`), or refuse it;
 //! 4. [`head`]: what is about one connection goes, what upstream needs comes;
 //! 5. bearer: the current token, from [`token`](crate::token);
 //! 6. [`upstream`]: send it over a [`connection`], while [`body`] records what passes;
@@ -16,6 +16,7 @@ mod cure;
 pub mod exchange;
 pub mod guard;
 pub mod head;
+mod oauth2;
 pub mod reply;
 pub mod rewrite;
 pub mod route;
@@ -34,9 +35,9 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
-use crate::config::{Config, Origin};
+use crate::config::{Config, OAuth2Endpoint, Origin};
+use crate::token::Grant;
 use crate::token::traffic::Lane;
-use crate::token::{Bearer, Grant};
 use body::{RequestBody, ResponseBody};
 use connection::Target;
 use cure::Answer;
@@ -55,6 +56,9 @@ pub struct Settings {
     /// `Host` towards upstream.
     host: HeaderValue,
     public_url: Option<Origin>,
+    oauth2_endpoint: OAuth2Endpoint,
+    /// The application that the real pair was issued to.
+    client_id: String,
     replay_memory: usize,
     body_timeout: Duration,
     log_requests: bool,
@@ -70,11 +74,14 @@ impl Settings {
         let target = Target::new(&config.upstream, config.timeouts.body)?;
         let host = HeaderValue::try_from(target.origin().authority())
             .expect("an origin's authority is visible ASCII");
+        let client = config.credential.client.as_ref();
         Ok(Self {
             target: Arc::new(target),
             grant,
             host,
             public_url: config.public_url.clone(),
+            oauth2_endpoint: config.credential.oauth2_endpoint,
+            client_id: client.map_or_else(String::new, |client| client.id.clone()),
             replay_memory: config.replay.memory,
             body_timeout: config.timeouts.body,
             log_requests: config.log.requests,
@@ -167,26 +174,43 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, Refusal> {
         let (mut head, incoming) = request.into_parts();
         guard.check(&head.method, &head.uri, &head.headers)?;
-        if route::choose(&head.uri) == Route::RefuseOAuth {
-            return Err(Refusal::oauth_endpoint());
+        match route::choose(&head.uri, self.settings.oauth2_endpoint) {
+            Route::Forward => {}
+            // Boxed: few requests take these ways, and the others should not carry what they need.
+            Route::ForwardBare => return Box::pin(self.forward_bare(head, incoming)).await,
+            Route::Answer(endpoint) => {
+                return Box::pin(self.answer_oauth(endpoint, &head, incoming, exchange)).await;
+            }
+            Route::RefuseOAuth => return Err(Refusal::oauth_endpoint()),
         }
         let asked = Asked::of(&head);
         self.prepare(&mut head)?;
         let bearer = self.settings.grant.bearer().await?;
         let on_its_way = self.lane.enter();
         let body = RequestBody::record(incoming, self.settings.replay_memory);
-        let first = self.send(&mut head, &body, &bearer).await?;
-        let mut answer = match route::is_curable(first.status(), &head.uri) {
-            false => Answer::plain(first, bearer.generation),
+        head::authorize(&mut head.headers, bearer.header.clone());
+        let first = self.send(&head, &body).await?;
+        let answer = match route::is_curable(first.status(), &head.uri) {
+            false => Answer::plain(first, Some(bearer.generation)),
             true => Box::pin(self.cure(first, &mut head, &body, bearer.generation)).await,
         };
         drop(on_its_way);
-        head::prepare_response(&mut answer.response);
-        self.point_back(&mut answer.response, &asked);
         answer.note(exchange);
-        Ok(answer
-            .response
-            .map(|content| content.stream(self.settings.body_timeout)))
+        Ok(self.hand_back(answer, &asked))
+    }
+
+    /// The way of a request that brings its own credentials in its body: without our token, and whatever the answer is,
+    /// it says nothing about that (T16).
+    async fn forward_bare(
+        &self,
+        mut head: Parts,
+        incoming: Incoming,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let asked = Asked::of(&head);
+        self.prepare(&mut head)?;
+        let body = RequestBody::record(incoming, self.settings.replay_memory);
+        let response = self.send(&head, &body).await?;
+        Ok(self.hand_back(Answer::plain(response, None), &asked))
     }
 
     /// Step 4: the head as upstream should see it, all but the token.
@@ -212,11 +236,9 @@ impl Proxy {
     /// Step 6: the request with its content from the beginning, and the head of its answer.
     async fn send(
         &self,
-        head: &mut Parts,
+        head: &Parts,
         body: &RequestBody,
-        bearer: &Bearer,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        head::authorize(&mut head.headers, bearer.header.clone());
         let attempt = || Request::from_parts(head.clone(), body.attempt());
         let response = self
             .upstream
@@ -229,6 +251,14 @@ impl Proxy {
             return Err(SendError::Coding);
         }
         Ok(response)
+    }
+
+    /// Steps 8 and 9: the answer as the client should see it.
+    fn hand_back(&self, answer: Answer, asked: &Asked) -> Response<ResponseBody> {
+        let mut response = answer.response;
+        head::prepare_response(&mut response);
+        self.point_back(&mut response, asked);
+        response.map(|content| content.stream(self.settings.body_timeout))
     }
 
     /// Step 8: references to upstream lead back to where the client asked.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -29,6 +31,17 @@ pub struct Refusal {
     pub message: String,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// In which form it is written.
+    pub form: Form,
+}
+
+/// The form of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As Lucid's API writes one.
+    Api,
+    /// As its OAuth endpoints do (RFC 6749 section 5.2).
+    OAuth,
 }
 
 /// Lucid's error object.
@@ -38,6 +51,14 @@ struct ErrorBody<'a> {
     message: &'a str,
     #[serde(rename = "requestId")]
     request_id: &'a str,
+}
+
+/// The error object of Lucid's OAuth endpoints.
+#[derive(Serialize)]
+struct OAuthErrorBody<'a> {
+    error: &'a str,
+    error_description: &'a str,
+    error_uri: &'a str,
 }
 
 impl Refusal {
@@ -53,6 +74,20 @@ impl Refusal {
             error,
             message: message.into(),
             retry_after: None,
+            form: Form::Api,
+        }
+    }
+
+    /// For a program that speaks OAuth; `code` is one of RFC 6749 section 5.2 or its extensions.
+    pub(super) fn oauth(
+        status: StatusCode,
+        code: &'static str,
+        error: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            form: Form::OAuth,
+            ..Self::new(status, code, error, message)
         }
     }
 
@@ -91,7 +126,17 @@ impl Refusal {
     }
 
     pub(super) fn oauth_endpoint() -> Self {
-        let message = "requests to /oauth2 are not forwarded: the proxy refreshes the token by itself, and a second program that does so would end its grant; leave the refresh out";
+        let message = "requests to /oauth2 are not forwarded: the proxy refreshes the token by itself, and a second program that does so would end its grant; leave the refresh out, or have it answered here: oauth2_endpoint = \"local\"";
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "policyDenied",
+            "http_request_denied",
+            message,
+        )
+    }
+
+    pub(super) fn unknown_oauth_endpoint() -> Self {
+        let message = "below /oauth2 the proxy answers POST /oauth2/token and /oauth2/token/introspect and forwards nothing; to log in: lucid-proxy login";
         Self::new(
             StatusCode::FORBIDDEN,
             "policyDenied",
@@ -121,30 +166,75 @@ impl Refusal {
 
     /// The answer as a response.
     pub fn into_response(self) -> Response<ResponseBody> {
-        let request_id = format!("{:016x}", fastrand::u64(..));
-        let body = ErrorBody {
-            code: self.code,
-            message: &self.message,
-            request_id: &request_id,
+        let request_id = request_id();
+        let parameters = format!("error={}; details=", self.error);
+        let status_line = status_line(&parameters, &self.message);
+        let mut response = match self.form {
+            Form::Api => own(
+                &ErrorBody {
+                    code: self.code,
+                    message: &self.message,
+                    request_id: &request_id,
+                },
+                &request_id,
+                status_line,
+            ),
+            Form::OAuth => own(
+                &OAuthErrorBody {
+                    error: self.code,
+                    error_description: &self.message,
+                    error_uri: "",
+                },
+                &request_id,
+                status_line,
+            ),
         };
-        let json = serde_json::to_vec(&body).expect("strings always serialise");
-        let mut response = Response::new(ResponseBody::local(Bytes::from(json)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(
-            PROXY_STATUS,
-            status_line(&format!("error={}; details=", self.error), &self.message),
-        );
-        headers.insert(
-            X_LUCID_FLOW_ID,
-            HeaderValue::try_from(request_id).expect("hexadecimal digits"),
-        );
         if let Some(wait) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         }
+        match self.status {
+            // Only what answers nothing but POST refuses a method so (RFC 9110 section 15.5.6).
+            StatusCode::METHOD_NOT_ALLOWED => {
+                headers.insert(ALLOW, HeaderValue::from_static("POST"));
+            }
+            // The rest of the request is not read (RFC 9110 sections 15.5.9 and 15.5.14).
+            StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
         response
     }
+}
+
+/// An answer with status 200 that the proxy makes by itself; `details` says so.
+pub(super) fn answer(json: &impl Serialize, details: &str) -> Response<ResponseBody> {
+    own(json, &request_id(), status_line("details=", details))
+}
+
+fn own(
+    json: &impl Serialize,
+    request_id: &str,
+    status_line: HeaderValue,
+) -> Response<ResponseBody> {
+    let json = serde_json::to_vec(json).expect("strings, numbers and lists always serialise");
+    let mut response = Response::new(ResponseBody::local(Bytes::from(json)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(PROXY_STATUS, status_line);
+    headers.insert(
+        X_LUCID_FLOW_ID,
+        HeaderValue::try_from(request_id).expect("hexadecimal digits"),
+    );
+    response
+}
+
+/// As Lucid writes one.
+fn request_id() -> String {
+    format!("{:016x}", fastrand::u64(..))
 }
 
 impl From<NoToken> for Refusal {
@@ -224,6 +314,7 @@ mod tests {
             Refusal::origin_not_allowed("a"),
             Refusal::no_tunnels(),
             Refusal::oauth_endpoint(),
+            Refusal::unknown_oauth_endpoint(),
             Refusal::bad_request("a"),
             Refusal::looped(),
         ];

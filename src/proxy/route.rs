@@ -4,21 +4,43 @@ use std::borrow::Cow;
 
 use http::{StatusCode, Uri};
 
+use crate::config::OAuth2Endpoint;
+
 /// What is done with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// To upstream, with the token.
     Forward,
+    /// To upstream without it: the program refreshes a grant of its own.
+    ForwardBare,
+    /// Answered here.
+    Answer(Endpoint),
     /// Not at all: it would use or end a grant behind the proxy's back.
     RefuseOAuth,
 }
 
+/// What is below `/oauth2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Where tokens are refreshed (RFC 6749 section 3.2).
+    Token,
+    /// Where one asks about a token (RFC 7662).
+    Introspect,
+    /// Where one ends a grant (RFC 7009).
+    Revoke,
+    /// Nothing that programs ask for at Lucid's API.
+    Unknown,
+}
+
 /// Chooses by the path.
-pub fn choose(uri: &Uri) -> Route {
-    if is_oauth(uri.path()) {
-        Route::RefuseOAuth
-    } else {
-        Route::Forward
+pub fn choose(uri: &Uri, oauth2: OAuth2Endpoint) -> Route {
+    if !is_oauth(uri.path()) {
+        return Route::Forward;
+    }
+    match oauth2 {
+        OAuth2Endpoint::Local => Route::Answer(endpoint(uri.path())),
+        OAuth2Endpoint::Deny => Route::RefuseOAuth,
+        OAuth2Endpoint::Forward => Route::ForwardBare,
     }
 }
 
@@ -29,12 +51,45 @@ pub fn is_curable(status: StatusCode, uri: &Uri) -> bool {
 
 /// Whether a path is below `/oauth2` or `/v1/oauth2`, however it is written: upstream may read it as we do not.
 fn is_oauth(path: &str) -> bool {
-    let mut segments: [Cow<'_, str>; 2] = Default::default();
+    let path = decoded(path);
+    let (segments, _) = segments::<2>(&path);
+    segments[usize::from(is_version(segments[0]))].eq_ignore_ascii_case("oauth2")
+}
+
+/// Which endpoint a path below `/oauth2` is.
+fn endpoint(path: &str) -> Endpoint {
+    let path = decoded(path);
+    let (segments, depth) = segments::<4>(&path);
+    let below = usize::from(is_version(segments[0])) + 1;
+    let is = |place: usize, name: &str| {
+        let segment = segments.get(place);
+        segment.is_some_and(|segment| segment.eq_ignore_ascii_case(name))
+    };
+    match depth.saturating_sub(below) {
+        1 if is(below, "token") => Endpoint::Token,
+        2 if is(below, "token") && is(below + 1, "introspect") => Endpoint::Introspect,
+        2 if is(below, "token") && is(below + 1, "revoke") => Endpoint::Revoke,
+        _ => Endpoint::Unknown,
+    }
+}
+
+fn decoded(path: &str) -> Cow<'_, str> {
+    percent_encoding::percent_decode_str(path).decode_utf8_lossy()
+}
+
+/// The first segments that are left of a path when its dots and empty segments are taken out, and how many there are.
+fn segments<const FIRST: usize>(path: &str) -> ([&str; FIRST], usize) {
+    let mut segments = [""; FIRST];
     let mut depth = 0_usize;
     for segment in path.split('/') {
-        match percent_encoding::percent_decode_str(segment).decode_utf8_lossy() {
-            segment if segment.is_empty() || segment == "." => {}
-            segment if segment == ".." => depth = depth.saturating_sub(1),
+        match segment {
+            "" | "." => {}
+            ".." => {
+                depth = depth.saturating_sub(1);
+                if let Some(place) = segments.get_mut(depth) {
+                    *place = "";
+                }
+            }
             segment => {
                 if let Some(place) = segments.get_mut(depth) {
                     *place = segment;
@@ -43,9 +98,7 @@ fn is_oauth(path: &str) -> bool {
             }
         }
     }
-    let is_oauth = |segment: &str| segment.eq_ignore_ascii_case("oauth2");
-    depth > 0 && is_oauth(&segments[0])
-        || depth > 1 && is_version(&segments[0]) && is_oauth(&segments[1])
+    (segments, depth)
 }
 
 fn is_version(segment: &str) -> bool {
@@ -71,20 +124,50 @@ mod tests {
     }
 
     #[test]
-    fn f11_the_token_endpoints_are_not_forwarded() {
-        for path in [
-            "/oauth2",
-            "/oauth2/token",
-            "/v1/oauth2/token?x",
-            "/oauth2/token/revoke",
-            "//oauth2/token",
-            "/%6fauth2/token",
-            "/v1//oauth2/token",
-            "/v2/oauth2/token",
-            "/x/../oauth2/token",
-            "/x/y/%2e%2e/.././OAuth2/token",
+    fn f11_the_token_endpoints_are_known_however_they_are_written() {
+        let chosen = |path| choose(&uri(path), OAuth2Endpoint::Local);
+        for (endpoint, paths) in [
+            (
+                Endpoint::Token,
+                &[
+                    "/oauth2/token",
+                    "/v1/oauth2/token?x",
+                    "//oauth2/token/",
+                    "/%6fauth2/token",
+                    "/v1//oauth2/token",
+                    "/v2/oauth2/token",
+                    "/x/../oauth2/token",
+                    "/x/y/%2e%2e/.././OAuth2/token",
+                    "/v1/x/../oauth2/TOKEN",
+                    "/oauth2%2ftoken",
+                    "/..%2Foauth2/x/../token",
+                ][..],
+            ),
+            (
+                Endpoint::Introspect,
+                &["/oauth2/token/introspect", "/v1/oauth2/token//introspect"],
+            ),
+            (
+                Endpoint::Revoke,
+                &["/oauth2/token/revoke", "/v1/oauth2/token/x/../revoke"],
+            ),
+            (
+                Endpoint::Unknown,
+                &[
+                    "/oauth2",
+                    "/v1/oauth2",
+                    "/oauth2/authorize",
+                    "/oauth2/token/x",
+                    "/oauth2/token/revoke/x",
+                    "/oauth2/x/token",
+                    "/v1/oauth2/token/introspect/x",
+                    "/oauth2/token/..",
+                ],
+            ),
         ] {
-            assert_eq!(choose(&uri(path)), Route::RefuseOAuth, "{path}");
+            for path in paths {
+                assert_eq!(chosen(path), Route::Answer(endpoint), "{path}");
+            }
         }
         for path in [
             "/",
@@ -92,10 +175,24 @@ mod tests {
             "/users/oauth2",
             "/v1/users",
             "/v1/users/oauth2",
+            "/v1/v1/oauth2/token",
+            "/oauth2/token/../..",
             "*",
             "/%ff",
         ] {
-            assert_eq!(choose(&uri(path)), Route::Forward, "{path}");
+            assert_eq!(chosen(path), Route::Forward, "{path}");
+        }
+    }
+
+    #[test]
+    fn f11_the_configuration_says_what_becomes_of_them() {
+        for (oauth2, route) in [
+            (OAuth2Endpoint::Local, Route::Answer(Endpoint::Token)),
+            (OAuth2Endpoint::Deny, Route::RefuseOAuth),
+            (OAuth2Endpoint::Forward, Route::ForwardBare),
+        ] {
+            assert_eq!(choose(&uri("/oauth2/token"), oauth2), route);
+            assert_eq!(choose(&uri("/users"), oauth2), Route::Forward);
         }
     }
 

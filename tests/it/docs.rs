@@ -101,9 +101,10 @@ fn the_readme_tells_how_to_log_in_at_the_stand_in() {
 
 #[test]
 fn the_readme_names_every_error_code_that_the_proxy_answers_with() {
-    let source =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy/reply.rs"))
-            .expect("a file");
+    let read = |file| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+    let source = ["src/proxy/reply.rs", "src/proxy/oauth2.rs"]
+        .map(|file| read(file).expect("a file"))
+        .concat();
     let codes: BTreeSet<_> = [
         "hostNotAllowed",
         "originNotAllowed",
@@ -115,6 +116,9 @@ fn the_readme_names_every_error_code_that_the_proxy_answers_with() {
         "storeUnwritable",
         "upstreamUnreachable",
         "upstreamTimeout",
+        "invalid_request",
+        "unsupported_grant_type",
+        "unsupported_token_type",
     ]
     .into();
     for code in codes {

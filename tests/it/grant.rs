@@ -707,7 +707,7 @@ fn t16_what_a_refresh_does_not_cure_never_causes_one() {
     );
     assert_eq!(serving.get(PROFILE).status, 429);
     assert_eq!(serving.get("/embeds?token=stale").status, 401);
-    assert_eq!(serving.get("/oauth2/token").status, 403);
+    assert_eq!(serving.get("/oauth2/token").status, 405);
     world.sandbox.change(|behaviour| {
         behaviour.api_failures = VecDeque::from([lucid_proxy::sandbox::ApiFailure::Status {
             code: StatusCode::SERVICE_UNAVAILABLE,

@@ -14,6 +14,7 @@ mod hooks;
 mod independent;
 mod login;
 mod logout;
+mod oauth2;
 mod refresh;
 mod replay;
 mod serving;
