@@ -63,6 +63,33 @@ fn upload_and_export_gets_both_through_across_dying_tokens() {
 }
 
 #[test]
+fn refresh_by_itself_works_with_what_it_is_given_across_dying_tokens() {
+    let Some(python) = python_with_requests() else {
+        return;
+    };
+    let kept = tempfile::tempdir().expect("a directory");
+    let file = kept.path().join("my_token_info.json");
+    let command = |address| {
+        let mut command = script(&python, "refresh_by_itself.py", address);
+        command.arg(&file);
+        command
+    };
+    each_way(command, |output| {
+        assert_eq!(
+            printed(output),
+            "logged in as Ada Demo\nthe account has 7 users\n"
+        );
+        let stored = std::fs::read_to_string(&file).expect("its own token file");
+        assert_eq!(stored.matches("lucid-proxy-placeholder-").count(), 2);
+        assert!(!stored.contains("oauth2-"), "{stored}");
+        // The next run takes them for dead, and refreshes with the placeholder that it has.
+        let mut stored: serde_json::Value = serde_json::from_str(&stored).expect("JSON");
+        stored["expiration"] = "2001-01-01T00:00:00".into();
+        std::fs::write(&file, stored.to_string()).expect("written");
+    });
+}
+
+#[test]
 fn search_prints_its_titles_across_dying_tokens() {
     if !is_there("curl", &["--version"]) {
         return missing("curl");
@@ -183,6 +210,9 @@ fn scripts(address: SocketAddr) -> Vec<Command> {
     let mut scripts = Vec::new();
     if let Some(python) = python_with_requests() {
         scripts.push(script(&python, "list_users.py", address));
+        let mut refreshing = script(&python, "refresh_by_itself.py", address);
+        refreshing.arg("/does/not/exist");
+        scripts.push(refreshing);
     }
     if is_there("node", &["--version"]) {
         scripts.push(script("node", "upload_and_export.mjs", address));
