@@ -338,8 +338,9 @@ impl Refresher {
                 self.log_adopted();
             }
             Outcome::Refused(trouble) => {
-                tracing::warn!(credential = self.keeper.name, "{trouble}");
+                let message = trouble.to_string();
                 self.grant.publish(bearer, |state, _| state.block(trouble));
+                tracing::warn!(credential = self.keeper.name, "{message}");
             }
             Outcome::Failed { .. } => {}
         }
