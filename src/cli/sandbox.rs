@@ -34,7 +34,7 @@ pub(super) struct Options {
     /// redirect, or a status such as 429 or 503; a number of times with *, as in 503*3
     #[arg(long, value_name = "HOW", value_delimiter = ',')]
     fail_refresh: Vec<Failures>,
-    /// Log each request
+    /// Log each request: method, status, duration, sizes, which token, path, what became of it
     #[arg(short, long)]
     verbose: bool,
 }

@@ -13,7 +13,7 @@ pub(super) struct Options {
     /// Listen here instead of where the configuration says; repeatable, port 0 takes a free one
     #[arg(long, value_name = "ADDR")]
     listen: Vec<SocketAddr>,
-    /// Log each request
+    /// Log each request: method, status, duration, sizes, which token, path, what became of it
     #[arg(short, long)]
     verbose: bool,
 }

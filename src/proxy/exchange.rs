@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::uri::Authority;
-use http::{Method, StatusCode, Uri};
-use http_body::Frame;
+use http::{Method, Request, StatusCode, Uri};
+use http_body::{Body, Frame};
+
+use crate::telemetry::REQUEST;
 
 /// One request and its response. Its line is written when it is dropped, since a response can end in many ways.
 #[derive(Debug)]
@@ -14,7 +15,10 @@ pub struct Exchange {
     /// Without the query, which may hold a token.
     path: String,
     begun: Instant,
-    status: StatusCode,
+    /// `None` until there is an answer.
+    status: Option<StatusCode>,
+    /// Content bytes that the client said it would send; `None` where it did not say.
+    pub(super) received: Option<u64>,
     /// Content bytes sent to the client.
     sent: u64,
     /// What became of the token's rejection, if there was one.
@@ -27,17 +31,13 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins with the request.
-    pub fn begin(method: &Method, uri: &Uri) -> Box<Self> {
+    pub fn begin<B: Body>(request: &Request<B>) -> Box<Self> {
         Box::new(Self {
-            method: method.clone(),
-            // The target of CONNECT has no path.
-            path: uri
-                .authority()
-                .filter(|_| uri.path().is_empty())
-                .map_or(uri.path(), Authority::as_str)
-                .to_owned(),
+            method: request.method().clone(),
+            path: target(request.uri()).to_owned(),
             begun: Instant::now(),
-            status: StatusCode::OK,
+            status: None,
+            received: request.body().size_hint().exact(),
             sent: 0,
             note: None,
             generation: None,
@@ -49,7 +49,7 @@ impl Exchange {
 
     /// The head of the response is known.
     pub fn answered(&mut self, status: StatusCode) {
-        self.status = status;
+        self.status = Some(status);
     }
 
     /// The proxy answers by itself, for this reason.
@@ -69,13 +69,26 @@ impl Exchange {
     }
 }
 
+/// The path, without the query; of CONNECT, which has none, host and port without a password before them.
+fn target(uri: &Uri) -> &str {
+    match uri.authority() {
+        Some(authority) if uri.path().is_empty() => {
+            let authority = authority.as_str();
+            authority.rsplit('@').next().unwrap_or(authority)
+        }
+        _ => uri.path(),
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         tracing::info!(
-            method = %self.method,
+            target: REQUEST,
+            method = self.method.as_str(),
             path = self.path,
-            status = self.status.as_u16(),
-            bytes = self.sent,
+            status = self.status.map(|status| status.as_u16()),
+            received = self.received,
+            sent = self.sent,
             milliseconds = self.begun.elapsed().as_millis() as u64,
             generation = self.generation,
             note = self.note,

@@ -130,7 +130,7 @@ impl Proxy {
         let mut exchange = self
             .settings
             .log_requests
-            .then(|| Exchange::begin(request.method(), request.uri()));
+            .then(|| Exchange::begin(&request));
         let answered = self.forward(request, guard, exchange.as_deref_mut()).await;
         let mut response = match answered {
             Ok(response) => response,

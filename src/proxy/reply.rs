@@ -92,6 +92,8 @@ impl Refusal {
     }
 
     pub(super) fn host_not_allowed(host: &str) -> Self {
+        // A password before it is nobody's business.
+        let host = host.rsplit('@').next().unwrap_or(host);
         let message = format!(
             "Host {host:?} is not a name of this proxy; use the address that it listens on, or add to proxy.toml: [guard] allow_hosts = [{host:?}]"
         );

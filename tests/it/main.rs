@@ -17,6 +17,7 @@ mod logout;
 mod oauth2;
 mod refresh;
 mod replay;
+mod request_log;
 mod serving;
 mod soak;
 mod status;

@@ -1,0 +1,175 @@
+//! The line that each request gets with `serve --verbose`.
+
+use serde_json::{Value, json};
+
+use crate::world::raw_upstream::RawUpstream;
+use crate::world::{SOON, Serving, World};
+
+fn verbose(world: &World) -> Serving {
+    world.serve_with(|command| {
+        command.arg("--verbose");
+    })
+}
+
+/// The lines of requests, without their times: where each line begins, and how long the request took.
+fn request_lines(log: &str) -> Vec<String> {
+    let lines = log.lines().filter_map(|line| line.split_once("Z  INFO "));
+    let lines = lines.filter(|(_, rest)| rest.contains(" out "));
+    lines
+        .map(|(_, rest)| {
+            let (columns, took) = (&rest[..12], &rest[12..22]);
+            assert!(took.ends_with(" ms") || took.ends_with(" s"), "{rest}");
+            format!("{columns}{}", &rest[22..])
+        })
+        .collect()
+}
+
+#[test]
+fn each_request_gets_a_line_for_people() {
+    let world = World::logged_in();
+    let serving = verbose(&world);
+    let mut client = serving.connect();
+    for (line, body) in [
+        ("GET /users/me/profile?token=marked", &b""[..]),
+        ("POST /documents/search", b"{}"),
+        ("OPTIONS /users", b""),
+    ] {
+        client.ask(line, &["Content-Type: application/json"], body);
+    }
+    let refresh = br#"{"grant_type":"refresh_token","refresh_token":"x"}"#;
+    let given = client.ask("POST /oauth2/token", &[], refresh).body.len();
+    world.sandbox.expire_access_tokens();
+    client.ask("GET /users/me/profile", &[], b"");
+    let mut stranger = serving.connect();
+    stranger.send(b"GET /users HTTP/1.1\r\nHost: user:marked@evil\r\n\r\n");
+    assert_eq!(stranger.response().status, 403);
+    let log = serving.stop();
+    let lines = request_lines(&log);
+    let expected = [
+        "GET      200        0 B in       92 B out  gen 1   /users/me/profile",
+        "POST     200        2 B in    2.9 KiB out  gen 1   /documents/search",
+        "OPTIONS  400        0 B in       88 B out  gen 1   /users",
+        &format!(
+            "POST     200       50 B in {given:>8} B out  gen 1   /oauth2/token  answered here"
+        ),
+        "GET      200        0 B in       92 B out  gen 2   /users/me/profile  replayed",
+        "GET      403        0 B in      202 B out          /users  hostNotAllowed: Host \"evil\" is not a name of this proxy; use the address that it listens on, or add to proxy.toml: [guard] allow_hosts = [\"evil\"]",
+    ];
+    assert_eq!(lines, expected, "{log}");
+    assert!(!log.contains("marked"), "{log}");
+    assert!(!log.contains('\u{1b}'), "no colours in a file: {log}");
+}
+
+#[test]
+fn each_request_gets_an_object_for_collectors() {
+    let mut world = World::logged_in();
+    world.tables = "[log]\nformat = \"json\"\nrequests = true\n".to_owned();
+    world.sandbox.expire_access_tokens();
+    let serving = world.serve();
+    let mut client = serving.connect();
+    client.ask("GET /users/me/profile?token=marked", &[], b"");
+    let refused = client.ask("DELETE /oauth2/token", &[], b"");
+    let log = serving.stop();
+    let events = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let mut requests: Vec<_> = events
+        .filter(|event| event["message"] == "request")
+        .collect();
+    for request in &mut requests {
+        let fields = request.as_object_mut().expect("an object");
+        assert!(fields.remove("timestamp").is_some_and(|at| at.is_string()));
+        assert!(
+            fields
+                .remove("milliseconds")
+                .is_some_and(|took| took.is_u64())
+        );
+    }
+    let expected = json!([
+        {
+            "level": "INFO",
+            "message": "request",
+            "method": "GET",
+            "path": "/users/me/profile",
+            "status": 200,
+            "received": 0,
+            "sent": 92,
+            "generation": 2,
+            "note": "replayed",
+        },
+        {
+            "level": "INFO",
+            "message": "request",
+            "method": "DELETE",
+            "path": "/oauth2/token",
+            "status": 405,
+            "received": 0,
+            "sent": refused.body.len(),
+            "code": "invalid_request",
+            "reason": "this is answered to POST alone, with the parameters in the body",
+        },
+    ]);
+    assert_eq!(Value::from(requests), expected, "{log}");
+}
+
+#[test]
+fn a_request_without_a_whole_answer_is_logged_as_such() {
+    let world = World::logged_in();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_under = Some("/users".to_owned()));
+    let serving = verbose(&world);
+    let mut client = serving.connect();
+    client.request("GET /users", &[], b"");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.in_flight == 1);
+    drop(client);
+    serving.wait_for_log("  the client left before its answer\n");
+    let lines = request_lines(&serving.stop());
+    assert_eq!(
+        lines,
+        [
+            "GET      ---        0 B in        0 B out          /users  the client left before its answer"
+        ]
+    );
+
+    let upstream = RawUpstream::start();
+    let mut world = World::logged_in();
+    world.upstream = upstream.origin();
+    let serving = verbose(&world);
+    let mut client = serving.connect();
+    client.request("GET /x", &[], b"");
+    let mut connection = upstream.accept();
+    connection.request();
+    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+    drop(connection);
+    assert!(!client.response().complete);
+    let lines = request_lines(&serving.stop());
+    assert_eq!(
+        lines,
+        ["GET      200        0 B in        3 B out  gen 1   /x  cut off"]
+    );
+}
+
+#[test]
+fn s06_no_character_of_a_request_ends_a_line_or_moves_the_cursor() {
+    let world = World::logged_in();
+    let serving = verbose(&world);
+    // As they stand: U+0085, U+202E and an honest letter.
+    let mut client = serving.connect();
+    let address = serving.address;
+    client.send(b"GET /a\xc2\x85\xe2\x80\xae\xc3\xa9%0a HTTP/1.1\r\n");
+    client.send(format!("Host: {address}\r\n\r\n").as_bytes());
+    assert_eq!(client.response().status, 404);
+    let mut client = serving.connect();
+    client.send(b"GET /b HTTP/1.1\r\nHost: \x1b[31m\r\n\r\n");
+    let refused = client.response().status;
+    assert!(matches!(refused, 400 | 403), "{refused}");
+    let log = serving.stop();
+    let lines = request_lines(&log);
+    assert!(lines[0].ends_with("  /a\\u{85}\\u{202e}é%0a"), "{lines:?}");
+    let plain = |character: char| character == '\n' || !character.is_control();
+    assert!(log.chars().all(plain), "{log:?}");
+    assert!(!log.contains('\u{202e}'), "{log:?}");
+}
