@@ -27,6 +27,7 @@
 //! | [`server`] | sockets, workers, connections, the orderly end |
 //! | [`proxy`] | the request path |
 //! | [`token`] | the grant |
+//! | [`dial`] | connections to upstream and token endpoint |
 //! | [`config`] | `proxy.toml` and the environment, checked |
 //! | [`tls`], [`secret`], [`clock`], [`telemetry`] | what all of them stand on |
 //!
@@ -56,6 +57,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dial;
 pub mod proxy;
 pub mod sandbox;
 pub mod secret;

@@ -9,10 +9,16 @@ use rustls_platform_verifier::Verifier;
 
 /// Why no TLS client could be made.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot use this system's trusted certificates; install them (Debian: apt-get install ca-certificates) or point SSL_CERT_FILE at a bundle"
-)]
-pub struct TlsError(#[from] rustls::Error);
+pub enum TlsError {
+    /// Nobody is trusted.
+    #[error(
+        "cannot use this system's trusted certificates; install them (Debian: apt-get install ca-certificates) or point SSL_CERT_FILE at a bundle"
+    )]
+    Roots(#[from] rustls::Error),
+    /// No certificate can be for this host.
+    #[error("{0:?} is no name for a certificate; give the host as a name or an address")]
+    Name(String),
+}
 
 /// A client configuration that trusts what the operating system trusts.
 ///

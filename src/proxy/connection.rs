@@ -1,30 +1,25 @@
 //! One connection to upstream: how it is opened, and how it is driven.
 
-use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 
 use super::body::Outgoing;
 use super::send_error::SendError;
 use super::stream::Stream;
-use crate::config::{self, Origin, Scheme};
+use crate::config::{self, Origin};
+use crate::dial::Dialer;
 use crate::tls::TlsError;
 
 /// What all workers know of upstream.
+#[derive(Debug)]
 pub struct Target {
-    origin: Origin,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    dialer: Dialer,
     bounds: Bounds,
 }
 
@@ -48,34 +43,19 @@ impl Target {
     ///
     /// When upstream speaks TLS and this system trusts no certificates.
     pub fn new(upstream: &config::Upstream, body: Duration) -> Result<Self, TlsError> {
-        let origin = upstream.origin.clone();
-        let tls = match origin.scheme {
-            Scheme::Http => None,
-            Scheme::Https => {
-                let mut config = crate::tls::client_config()?;
-                config.alpn_protocols = vec![b"http/1.1".to_vec()];
-                let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
-                    rustls::Error::General(format!("{} is no name for a certificate", origin.host))
-                })?;
-                Some((TlsConnector::from(Arc::new(config)), name))
-            }
-        };
+        let dialer = Dialer::new(&upstream.origin, vec![b"http/1.1".to_vec()])?;
         let bounds = Bounds {
             connect: upstream.connect_timeout,
             response: upstream.response_timeout,
             body,
             idle: upstream.idle_timeout,
         };
-        Ok(Self {
-            origin,
-            tls,
-            bounds,
-        })
+        Ok(Self { dialer, bounds })
     }
 
     /// Scheme, host and port.
     pub fn origin(&self) -> &Origin {
-        &self.origin
+        self.dialer.origin()
     }
 
     /// How long upstream may take.
@@ -89,12 +69,8 @@ impl Target {
     ///
     /// When there is none within the bound.
     pub(super) async fn connect(&self) -> Result<Connection, SendError> {
-        let bound = self.bounds.connect;
-        let connecting = tokio::time::timeout(bound, self.open());
-        let stream = connecting
-            .await
-            .unwrap_or_else(|_| Err(SendError::ConnectTimeout(self.origin.to_string(), bound)))?;
-        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+        let stream = self.dialer.connect(self.bounds.connect).await?;
+        let (sender, driver) = http1::handshake(TokioIo::new(Stream::from(stream)))
             .await
             .map_err(SendError::Ended)?;
         Ok(Connection {
@@ -103,50 +79,6 @@ impl Target {
             idle_since: Instant::now(),
             reused: false,
         })
-    }
-
-    async fn open(&self) -> Result<Stream, SendError> {
-        let name = || self.origin.to_string();
-        let addresses = tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port))
-            .await
-            .map_err(|error| SendError::Lookup(name(), error))?;
-        let addresses: Vec<_> = addresses.collect();
-        // One address that nobody answers at must not use up the time of the others.
-        let share = self.bounds.connect / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match tokio::time::timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => return self.secure(tcp).await,
-                Ok(Err(error)) => failure = error,
-                Err(_) => failure = io::Error::new(io::ErrorKind::TimedOut, "nobody answers there"),
-            }
-        }
-        if failure.kind() == io::ErrorKind::TimedOut {
-            return Err(SendError::ConnectTimeout(name(), self.bounds.connect));
-        }
-        Err(SendError::Connect(name(), failure))
-    }
-
-    async fn secure(&self, tcp: TcpStream) -> Result<Stream, SendError> {
-        // Without this a head and a small body written apart would wait for each other's acknowledgement. A socket
-        // that refuses the option is about to fail anyway.
-        let _ = tcp.set_nodelay(true);
-        match &self.tls {
-            None => Ok(Stream::plain(tcp)),
-            Some((connector, name)) => match connector.connect(name.clone(), tcp).await {
-                Ok(tls) => Ok(Stream::tls(tls)),
-                Err(error) => Err(SendError::Tls(self.origin.to_string(), error)),
-            },
-        }
-    }
-}
-
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target")
-            .field("origin", &self.origin)
-            .field("bounds", &self.bounds)
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,23 +1,18 @@
 //! Why there is no answer from upstream, and whose fault that is.
 
-use std::io;
+use std::io::ErrorKind;
 use std::time::Duration;
+
+use rustls::Error as TlsError;
+
+use crate::dial::{Attempts, DialError, Step};
 
 /// Why a request got no answer from upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The name is unknown.
-    #[error("cannot find the address of upstream {0}: {1}; check upstream.url and the network")]
-    Lookup(String, io::Error),
-    /// Nobody answers there.
-    #[error("cannot connect to upstream {0}: {1}; check upstream.url and the network")]
-    Connect(String, io::Error),
-    /// The TLS handshake failed.
-    #[error("no trusted TLS connection to upstream {0}: {1}")]
-    Tls(String, io::Error),
-    /// Connecting took too long.
-    #[error("upstream {0} did not accept a connection within {1:?} (upstream.connect_timeout)")]
-    ConnectTimeout(String, Duration),
+    /// There is no connection.
+    #[error("cannot reach upstream: {0}{advice}", advice = advice(.0))]
+    Dial(DialError),
     /// The request was sent and no answer came in time.
     #[error("upstream did not answer within {0:?} (upstream.response_timeout)")]
     ResponseTimeout(Duration),
@@ -41,30 +36,74 @@ pub enum SendError {
     Garbage(hyper::Error),
 }
 
+impl From<DialError> for SendError {
+    fn from(error: DialError) -> Self {
+        Self::Dial(error)
+    }
+}
+
+/// What to do about it.
+fn advice(error: &DialError) -> &'static str {
+    match error {
+        DialError::LookUp(..) | DialError::Connect(..) => "; check upstream.url and the network",
+        DialError::Tls(..) => "",
+        DialError::TimedOut(..) => " (upstream.connect_timeout)",
+    }
+}
+
 impl SendError {
     /// Whether it took too long, rather than failed.
     pub fn is_timeout(&self) -> bool {
-        matches!(
-            self,
-            Self::ConnectTimeout(..) | Self::ResponseTimeout(_) | Self::RequestTimeout(_)
-        )
+        match self {
+            Self::Dial(DialError::Connect(_, attempts)) => {
+                attempts.kind() == Some(ErrorKind::TimedOut)
+            }
+            Self::Dial(DialError::TimedOut(..))
+            | Self::ResponseTimeout(_)
+            | Self::RequestTimeout(_) => true,
+            _ => false,
+        }
     }
 
     /// The error type of RFC 9209 section 2.3.
     pub fn proxy_error(&self) -> &'static str {
         match self {
-            Self::Lookup(..) => "dns_error",
-            Self::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                "connection_refused"
-            }
-            Self::Connect(..) => "destination_unavailable",
-            Self::Tls(..) => "tls_protocol_error",
-            Self::ConnectTimeout(..) => "connection_timeout",
+            Self::Dial(error) => unreached(error),
             Self::ResponseTimeout(_) => "http_response_timeout",
             Self::RequestTimeout(_) => "connection_write_timeout",
             Self::Ended(_) => "connection_terminated",
             Self::RequestBody(_) => "http_request_error",
             Self::Garbage(_) | Self::Switched | Self::Coding => "http_protocol_error",
         }
+    }
+}
+
+fn unreached(error: &DialError) -> &'static str {
+    match error {
+        DialError::LookUp(..) => "dns_error",
+        DialError::Connect(_, attempts) => unconnected(attempts),
+        DialError::Tls(_, error) => {
+            let error = error.get_ref().and_then(|error| error.downcast_ref());
+            match error {
+                Some(TlsError::InvalidCertificate(_)) => "tls_certificate_error",
+                Some(TlsError::AlertReceived(_)) => "tls_alert_received",
+                _ => "tls_protocol_error",
+            }
+        }
+        DialError::TimedOut(progress, _) => match progress.step {
+            Step::LookUp(_) => "dns_timeout",
+            Step::Connect(_) | Step::Tls(_) => "connection_timeout",
+        },
+    }
+}
+
+fn unconnected(attempts: &Attempts) -> &'static str {
+    match attempts.kind() {
+        Some(ErrorKind::ConnectionRefused) => "connection_refused",
+        Some(ErrorKind::TimedOut) => "connection_timeout",
+        Some(ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {
+            "destination_ip_unroutable"
+        }
+        _ => "destination_unavailable",
     }
 }

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+
+use crate::dial;
 
 /// A connection that goes on reading after it can no longer write.
 ///
@@ -16,31 +16,17 @@ use tokio_rustls::client::TlsStream;
 /// reading goes on to the answer or to the end, which is never far once the other side has closed.
 #[derive(Debug)]
 pub(super) struct Stream {
-    io: Io,
+    io: dial::Stream,
     deaf: bool,
 }
 
-#[derive(Debug)]
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+impl From<dial::Stream> for Stream {
+    fn from(io: dial::Stream) -> Self {
+        Self { io, deaf: false }
+    }
 }
 
 impl Stream {
-    pub(super) fn plain(tcp: TcpStream) -> Self {
-        Self {
-            io: Io::Plain(tcp),
-            deaf: false,
-        }
-    }
-
-    pub(super) fn tls(tls: TlsStream<TcpStream>) -> Self {
-        Self {
-            io: Io::Tls(Box::new(tls)),
-            deaf: false,
-        }
-    }
-
     /// Turns the failure of a write into its success, for good.
     fn heard(&mut self, written: io::Result<usize>, offered: usize) -> io::Result<usize> {
         match written {
@@ -67,10 +53,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
-        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
@@ -83,10 +66,7 @@ impl AsyncWrite for Stream {
         if self.deaf {
             return Poll::Ready(Ok(buf.len()));
         }
-        let written = ready!(match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
-        });
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf));
         Poll::Ready(self.heard(written, buf.len()))
     }
 
@@ -103,28 +83,19 @@ impl AsyncWrite for Stream {
         if self.deaf {
             return Poll::Ready(Ok(offered));
         }
-        let written = ready!(match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
-        });
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs));
         Poll::Ready(self.heard(written, offered))
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Plain(tcp) => tcp.is_write_vectored(),
-            Io::Tls(tls) => tls.is_write_vectored(),
-        }
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.deaf {
             return Poll::Ready(Ok(()));
         }
-        let flushed = ready!(match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
-        });
+        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
         Poll::Ready(self.heard(flushed.map(|()| 0), 0).map(|_| ()))
     }
 
@@ -132,9 +103,6 @@ impl AsyncWrite for Stream {
         if self.deaf {
             return Poll::Ready(Ok(()));
         }
-        match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

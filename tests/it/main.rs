@@ -5,6 +5,7 @@ mod world;
 mod bad_input;
 mod commands;
 mod config;
+mod connecting;
 mod docs;
 mod doctor;
 mod examples;
