@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::raw::{Found, Source, Table};
 use super::{
-    Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, Log, LogFormat,
-    Need, OAuth2Endpoint, Origin, RedirectUrl, Replay, Scheme, Timeouts, Upstream, secrets,
-    state_directory,
+    Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Log,
+    LogFormat, Need, OAuth2Endpoint, Origin, RedirectUrl, Replay, Scheme, Timeouts, Upstream,
+    secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -84,6 +84,7 @@ fn check_upstream<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Upstream
     refuse_plain_http(source, &url, &origin);
     let upstream = Upstream {
         origin,
+        http: check_http(source, &mut table),
         connect_timeout: table
             .duration(source, "connect_timeout")
             .map_or(Duration::from_secs(10), |found| found.value),
@@ -96,6 +97,22 @@ fn check_upstream<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Upstream
     };
     table.finish(source);
     upstream
+}
+
+fn check_http<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> HttpVersions {
+    let Some(found) = table.string(source, "http") else {
+        return HttpVersions::Auto;
+    };
+    match found.value.as_str() {
+        "auto" => HttpVersions::Auto,
+        "1" => HttpVersions::Http1,
+        "2" => HttpVersions::Http2,
+        _ => {
+            let expected = "expected \"auto\", \"1\" or \"2\"";
+            source.problem(Some(&found.at), &found.key, expected);
+            HttpVersions::Auto
+        }
+    }
 }
 
 /// A token sent over plain HTTP to another machine can be read by everybody on the way.

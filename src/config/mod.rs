@@ -55,12 +55,25 @@ pub struct Config {
 pub struct Upstream {
     /// Scheme, host and port that requests go to.
     pub origin: Origin,
+    /// Which versions of HTTP are spoken with it.
+    pub http: HttpVersions,
     /// From the look-up of the name to the end of the TLS handshake.
     pub connect_timeout: Duration,
     /// From the last byte of the request to the head of the response.
     pub response_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+}
+
+/// Which versions of HTTP are spoken with upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// Over TLS what both sides prefer (ALPN, RFC 7301), in the clear HTTP/1.1.
+    Auto,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone; in the clear with prior knowledge (RFC 9113 section 3.3).
+    Http2,
 }
 
 /// `[credentials.default]`

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::exchange::Exchange;
 use super::head;
+use super::leash::{self, Leash, Leashed};
 use super::upstream::UpstreamBody;
 
 /// A client's request body: it streams to upstream and is recorded as it passes, up to a limit. As long as the
@@ -35,9 +36,15 @@ struct Recording<B = Incoming> {
     whole: bool,
     /// The attempt that may read; others stand still.
     attempt: u32,
+    /// Whether that one stands still too.
+    paused: bool,
+    /// It, where it has asked meanwhile.
+    stopped: Option<Waker>,
     /// When the body last moved, or ended.
     moved: Instant,
     ended: bool,
+    /// Whether the client's part of the request broke off.
+    failed: bool,
 }
 
 impl RequestBody {
@@ -52,10 +59,14 @@ impl RequestBody {
     /// The body from its beginning, for the next attempt to send the request. Earlier attempts stand still from now on.
     pub fn attempt(&self) -> Outgoing {
         let Some(recording) = &self.0 else {
-            return Outgoing(None);
+            return Outgoing {
+                reader: None,
+                leashed: None,
+            };
         };
         let mut shared = recording.borrow_mut();
         shared.attempt += 1;
+        shared.paused = false;
         let reader = Reader {
             attempt: shared.attempt,
             next: 0,
@@ -63,20 +74,27 @@ impl RequestBody {
             hint: shared.hint(),
             recording: recording.clone(),
         };
-        Outgoing(Some(reader))
+        Outgoing {
+            reader: Some(reader),
+            leashed: None,
+        }
     }
 
     /// Stops the attempt under way from reading on: what the client sends from now on is for the next one.
     pub fn pause(&self) {
         if let Some(recording) = &self.0 {
-            recording.borrow_mut().attempt += 1;
+            recording.borrow_mut().paused = true;
         }
     }
 
     /// Lets the attempt that [`RequestBody::pause`] stopped read on.
     pub fn resume(&self) {
         if let Some(recording) = &self.0 {
-            recording.borrow_mut().attempt -= 1;
+            let mut recording = recording.borrow_mut();
+            recording.paused = false;
+            if let Some(reader) = recording.stopped.take() {
+                reader.wake();
+            }
         }
     }
 
@@ -93,6 +111,7 @@ impl RequestBody {
         Some(Progress {
             moved: recording.moved,
             ended: recording.ended,
+            failed: recording.failed,
         })
     }
 }
@@ -104,6 +123,8 @@ pub struct Progress {
     pub moved: Instant,
     /// Whether all of it has been handed on.
     pub ended: bool,
+    /// Whether it broke off.
+    pub failed: bool,
 }
 
 impl<B> Recording<B>
@@ -122,8 +143,11 @@ where
             limit,
             whole,
             attempt: 0,
+            paused: false,
+            stopped: None,
             moved,
             ended: false,
+            failed: false,
         }
     }
 
@@ -149,7 +173,10 @@ where
                 self.ended = self.incoming.is_end_stream();
                 Poll::Ready(self.keep(frame).map(Ok))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            Some(Err(error)) => {
+                self.failed = true;
+                Poll::Ready(Some(Err(error)))
+            }
             None => {
                 self.ended = true;
                 Poll::Ready(None)
@@ -188,7 +215,33 @@ where
 
 /// What goes upstream as the content of one attempt.
 #[derive(Debug)]
-pub struct Outgoing(Option<Reader>);
+pub struct Outgoing {
+    /// `None` where there is no content.
+    reader: Option<Reader>,
+    leashed: Option<Leashed>,
+}
+
+/// Why the content of a request cannot be sent to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum OutgoingError {
+    /// The client's part of it broke off.
+    #[error(transparent)]
+    Client(#[from] hyper::Error),
+    /// The answer to it is not wanted any longer.
+    #[error("the answer is over or given up")]
+    LetGo,
+}
+
+impl Outgoing {
+    /// From now on the content ends with an error when what is returned is dropped. Without content there is nothing to
+    /// end.
+    pub(super) fn leash(&mut self) -> Option<Leash> {
+        self.reader.as_ref()?;
+        let (leash, leashed) = leash::leash();
+        self.leashed = Some(leashed);
+        Some(leash)
+    }
+}
 
 #[derive(Debug)]
 struct Reader<B = Incoming> {
@@ -208,6 +261,10 @@ where
         let mut recording = self.recording.borrow_mut();
         if recording.attempt != self.attempt {
             // Another attempt has taken over; this one is about to be dropped.
+            return Poll::Pending;
+        }
+        if recording.paused {
+            recording.stopped = Some(cx.waker().clone());
             return Poll::Pending;
         }
         if let Some(chunk) = recording.chunks.get(self.next) {
@@ -230,24 +287,28 @@ where
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = OutgoingError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.0 {
-            Some(reader) => reader.poll(cx),
+    ) -> Poll<Option<Result<Frame<Bytes>, OutgoingError>>> {
+        let is_let_go = |leashed: &Leashed| leashed.is_let_go(cx);
+        if self.leashed.as_ref().is_some_and(is_let_go) {
+            return Poll::Ready(Some(Err(OutgoingError::LetGo)));
+        }
+        match &mut self.reader {
+            Some(reader) => reader.poll(cx).map_err(OutgoingError::Client),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        self.reader.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0
+        self.reader
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), |reader| reader.hint)
     }

@@ -5,21 +5,28 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::{Request, Uri, Version, uri};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::body::Outgoing;
+use super::multiplexed::Multiplexed;
 use super::send_error::SendError;
 use super::stream::Stream;
-use crate::config::{self, Origin};
-use crate::dial::Dialer;
+use crate::config::{self, HttpVersions, Origin, Scheme};
+use crate::dial::{self, Dialer};
 use crate::tls::TlsError;
 
 /// What all workers know of upstream.
 #[derive(Debug)]
 pub struct Target {
     dialer: Dialer,
+    http: HttpVersions,
+    /// The same as in the target of an HTTP/2 request.
+    scheme: uri::Scheme,
+    authority: uri::Authority,
     bounds: Bounds,
 }
 
@@ -43,14 +50,27 @@ impl Target {
     ///
     /// When upstream speaks TLS and this system trusts no certificates.
     pub fn new(upstream: &config::Upstream, body: Duration) -> Result<Self, TlsError> {
-        let dialer = Dialer::new(&upstream.origin, vec![b"http/1.1".to_vec()])?;
+        let origin = &upstream.origin;
+        let dialer = Dialer::new(origin, protocols(upstream.http))?;
         let bounds = Bounds {
             connect: upstream.connect_timeout,
             response: upstream.response_timeout,
             body,
             idle: upstream.idle_timeout,
         };
-        Ok(Self { dialer, bounds })
+        let scheme = match origin.scheme {
+            Scheme::Http => uri::Scheme::HTTP,
+            Scheme::Https => uri::Scheme::HTTPS,
+        };
+        let authority =
+            uri::Authority::try_from(origin.authority()).expect("an origin has an authority");
+        Ok(Self {
+            dialer,
+            http: upstream.http,
+            scheme,
+            authority,
+            bounds,
+        })
     }
 
     /// Scheme, host and port.
@@ -68,17 +88,83 @@ impl Target {
     /// # Errors
     ///
     /// When there is none within the bound.
-    pub(super) async fn connect(&self) -> Result<Connection, SendError> {
+    pub(super) async fn connect(&self) -> Result<Opened, SendError> {
         let stream = self.dialer.connect(self.bounds.connect).await?;
+        if self.speaks_http2(&stream)? {
+            let connection = Multiplexed::begin(Stream::from(stream)).await;
+            return connection.map(Opened::Http2).map_err(SendError::Ended);
+        }
         let (sender, driver) = http1::handshake(TokioIo::new(Stream::from(stream)))
             .await
             .map_err(SendError::Ended)?;
-        Ok(Connection {
+        Ok(Opened::Http1(Connection {
             sender,
             driver: Box::new(driver),
             idle_since: Instant::now(),
             reused: false,
-        })
+        }))
+    }
+
+    /// No connection within the bound.
+    pub(super) fn connect_timeout(&self) -> SendError {
+        SendError::ConnectTimeout(self.origin().to_string(), self.bounds.connect)
+    }
+
+    /// Whether a connection that is opened may turn out to speak HTTP/2.
+    pub(super) fn may_speak_http2(&self) -> bool {
+        match self.http {
+            HttpVersions::Auto => self.is_tls(),
+            HttpVersions::Http1 => false,
+            HttpVersions::Http2 => true,
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        self.origin().scheme == Scheme::Https
+    }
+
+    fn speaks_http2(&self, stream: &dial::Stream) -> Result<bool, SendError> {
+        match (self.http, stream.protocol()) {
+            (HttpVersions::Http2, None) if !self.is_tls() => Ok(true),
+            (_, Some(HTTP2)) => Ok(true),
+            (HttpVersions::Http2, _) => Err(SendError::NoHttp2(self.origin().to_string())),
+            _ => Ok(false),
+        }
+    }
+
+    /// Makes a request's head one of HTTP/2: the host is part of the target, and nothing speaks of the connection (RFC
+    /// 9113 sections 8.2.2 and 8.3.1).
+    pub(super) fn address<B>(&self, request: &mut Request<B>) {
+        *request.version_mut() = Version::HTTP_2;
+        for name in [HOST, TRANSFER_ENCODING] {
+            request.headers_mut().remove(name);
+        }
+        let mut target = std::mem::take(request.uri_mut()).into_parts();
+        target.scheme = Some(self.scheme.clone());
+        target.authority = Some(self.authority.clone());
+        *request.uri_mut() = Uri::from_parts(target).expect("scheme, host and path make a URI");
+    }
+}
+
+/// What `Target::connect` has opened.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// For one exchange after the other.
+    Http1(Connection),
+    /// For many at once.
+    Http2(Multiplexed),
+}
+
+/// The name of HTTP/2 in ALPN (RFC 9113 section 3.2).
+const HTTP2: &[u8] = b"h2";
+
+/// What is offered by ALPN, the best first.
+fn protocols(http: HttpVersions) -> Vec<Vec<u8>> {
+    let (http1, http2) = (b"http/1.1".to_vec(), HTTP2.to_vec());
+    match http {
+        HttpVersions::Auto => vec![http2, http1],
+        HttpVersions::Http1 => vec![http1],
+        HttpVersions::Http2 => vec![http2],
     }
 }
 

@@ -16,6 +16,8 @@ mod cure;
 pub mod exchange;
 pub mod guard;
 pub mod head;
+mod leash;
+mod multiplexed;
 mod oauth2;
 pub mod reply;
 pub mod rewrite;

@@ -25,6 +25,15 @@ pub enum SendError {
     /// The client's part of the request broke off, or is not what its framing says.
     #[error("the request body ended before its time or is not framed as HTTP/1.1 asks")]
     RequestBody(#[source] hyper::Error),
+    /// Others that open a connection have not come to an end.
+    #[error("upstream {0} did not accept a connection within {1:?} (upstream.connect_timeout)")]
+    ConnectTimeout(String, Duration),
+    /// Upstream does not speak what it must.
+    #[error("upstream {0} does not speak HTTP/2; set upstream.http to \"auto\", or leave it out")]
+    NoHttp2(String),
+    /// Upstream took no request on an HTTP/2 connection.
+    #[error("upstream refused the request on each of its HTTP/2 connections that was tried")]
+    Refused(#[source] hyper::Error),
     /// Upstream changed the protocol, which nobody asked for.
     #[error("upstream switched to another protocol, which it was not asked to")]
     Switched,
@@ -32,7 +41,7 @@ pub enum SendError {
     #[error("upstream's answer has a transfer coding other than chunked")]
     Coding,
     /// The answer is not HTTP.
-    #[error("upstream's answer is not HTTP/1.1: {0}")]
+    #[error("upstream's answer is not HTTP as it should be: {0}")]
     Garbage(hyper::Error),
 }
 
@@ -59,6 +68,7 @@ impl SendError {
                 attempts.kind() == Some(ErrorKind::TimedOut)
             }
             Self::Dial(DialError::TimedOut(..))
+            | Self::ConnectTimeout(..)
             | Self::ResponseTimeout(_)
             | Self::RequestTimeout(_) => true,
             _ => false,
@@ -69,11 +79,14 @@ impl SendError {
     pub fn proxy_error(&self) -> &'static str {
         match self {
             Self::Dial(error) => unreached(error),
+            Self::ConnectTimeout(..) => "connection_timeout",
             Self::ResponseTimeout(_) => "http_response_timeout",
             Self::RequestTimeout(_) => "connection_write_timeout",
-            Self::Ended(_) => "connection_terminated",
+            Self::Ended(_) | Self::Refused(_) => "connection_terminated",
             Self::RequestBody(_) => "http_request_error",
-            Self::Garbage(_) | Self::Switched | Self::Coding => "http_protocol_error",
+            Self::Garbage(_) | Self::Switched | Self::Coding | Self::NoHttp2(_) => {
+                "http_protocol_error"
+            }
         }
     }
 }

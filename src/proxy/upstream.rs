@@ -1,11 +1,12 @@
-//! Connections to upstream: opened, kept, used for one exchange at a time, and driven by the task that uses them.
+//! Connections to upstream: opened, kept and used, over HTTP/1.1 for one exchange at a time and driven by the task that
+//! uses them, over HTTP/2 for many ([`multiplexed`](super::multiplexed)).
 //!
 //! hyper's client comes in two halves, one that takes requests and one that moves the bytes. The second is usually
 //! given a task of its own, and each request then crosses tasks four times. Here the request's own task drives both:
 //! while a request is sent, while its answer is awaited and while its body streams, whoever is polled polls the
 //! connection first. A connection in the pool is driven by nobody; it is looked at when it is taken out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -22,8 +23,13 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{Outgoing, RequestBody};
-use super::connection::{Bounds, Connection, Target, nobody};
+use super::connection::{Bounds, Connection, Opened, Target, nobody};
+use super::leash::Leash;
+use super::multiplexed::{self, Lease, Shared};
 use super::send_error::SendError;
+
+/// How often a request is sent at the most, however often upstream says that it has not looked at it.
+const MOST_ATTEMPTS: u32 = 5;
 
 /// Where requests go, and the connections of one worker to it.
 #[derive(Debug)]
@@ -31,6 +37,9 @@ pub struct Upstream {
     target: Arc<Target>,
     /// Unused connections, the most recently used last: it is taken first, so that the others can age and go.
     idle: RefCell<Vec<Connection>>,
+    shared: Shared,
+    /// Whether the last connection that was opened is a shared one.
+    shares: Cell<bool>,
     /// Told when the first connection comes into an empty pool.
     filled: Notify,
 }
@@ -39,8 +48,10 @@ impl Upstream {
     /// An empty pool.
     pub fn new(target: Arc<Target>) -> Self {
         Self {
+            shares: Cell::new(target.may_speak_http2()),
             target,
             idle: RefCell::new(Vec::new()),
+            shared: Shared::new(),
             filled: Notify::new(),
         }
     }
@@ -49,7 +60,8 @@ impl Upstream {
     ///
     /// A kept connection may end as it is used. The request is then sent on another if not one byte of it was written,
     /// or, once and on a new connection, if `idempotent` says that upstream may get it twice and its content can be
-    /// had again (F8).
+    /// had again (F8). Where upstream says that it has not looked at the request, which only HTTP/2 can, it is sent
+    /// again if its content can be had again.
     ///
     /// # Errors
     ///
@@ -60,28 +72,79 @@ impl Upstream {
         body: &RequestBody,
         idempotent: bool,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let mut kept = self.take_idle();
+        let mut kept = self.take_kept();
+        let mut attempts = 1;
         loop {
-            let connection = match kept.take() {
-                Some(connection) => connection,
+            let way = match kept.take() {
+                Some(way) => way,
                 // Boxed: the handshakes' state would otherwise be carried along by every request.
-                None => Box::pin(self.target.connect()).await?,
+                None => Box::pin(self.open()).await?,
             };
-            let reused = connection.reused;
-            match self.exchange(connection, attempt(), body).await {
+            let (reused, shared) = (way.is_reused(), matches!(way, Way::Among(_)));
+            let answered = match way {
+                Way::Alone(connection) => self.exchange(connection, attempt(), body).await,
+                Way::Among(lease) => Box::pin(self.exchange_among(lease, attempt(), body)).await,
+            };
+            let Unanswered { error, fate } = match answered {
                 Ok(response) => return Ok(response),
-                Err(Unanswered {
-                    error: SendError::Ended(_),
-                    unsent: true,
-                }) if reused => {
-                    kept = self.take_idle();
+                Err(unanswered) => unanswered,
+            };
+            let again = match (&error, fate) {
+                _ if attempts == MOST_ATTEMPTS => false,
+                // A shared one may be about to end without having said so.
+                (SendError::Ended(_), Fate::Unsent) => reused || shared,
+                (SendError::Ended(_), Fate::Unknown) => {
+                    reused && idempotent && body.is_replayable()
                 }
-                Err(Unanswered {
-                    error: SendError::Ended(_),
-                    ..
-                }) if reused && idempotent && body.is_replayable() => {}
-                Err(Unanswered { error, .. }) => return Err(error),
+                (SendError::Refused(_), _) => body.is_replayable(),
+                _ => false,
+            };
+            if !again {
+                return Err(error);
             }
+            attempts += 1;
+            if fate != Fate::Unknown {
+                kept = self.take_kept();
+            }
+        }
+    }
+
+    /// A connection for one request: a new one, or a shared one that has room by now.
+    async fn open(&self) -> Result<Way, SendError> {
+        if !self.shares.get() {
+            return self.connect().await;
+        }
+        let bound = self.target.bounds().connect;
+        // Whoever opens one is bound by the same time.
+        let turn = tokio::time::timeout(bound, self.shared.turn()).await;
+        let turn = turn.map_err(|_| self.target.connect_timeout())?;
+        if let Some(lease) = self.shared.lease() {
+            return Ok(Way::Among(lease));
+        }
+        // Others that wait for a protocol that does not share are not to wait for each other.
+        let turn = turn.filter(|_| self.shares.get());
+        let opened = self.connect().await;
+        drop(turn);
+        opened
+    }
+
+    async fn connect(&self) -> Result<Way, SendError> {
+        let opened = self.target.connect().await?;
+        self.shares.set(matches!(opened, Opened::Http2(_)));
+        Ok(match opened {
+            Opened::Http1(connection) => Way::Alone(connection),
+            Opened::Http2(connection) => {
+                self.filled.notify_one();
+                Way::Among(self.shared.add(connection))
+            }
+        })
+    }
+
+    /// A connection that is there already.
+    fn take_kept(&self) -> Option<Way> {
+        match self.shared.lease() {
+            Some(lease) => Some(Way::Among(lease)),
+            None => self.take_idle().map(Way::Alone),
         }
     }
 
@@ -107,12 +170,10 @@ impl Upstream {
                 }
                 match answer.as_mut().poll(cx) {
                     Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::from)),
-                    Poll::Pending => overdue.as_mut().poll(cx).map(|error| {
-                        Err(Unanswered {
-                            error,
-                            unsent: false,
-                        })
-                    }),
+                    Poll::Pending => overdue
+                        .as_mut()
+                        .poll(cx)
+                        .map(|error| Err(Unanswered::overdue(error))),
                 }
             })
             .await?;
@@ -120,6 +181,31 @@ impl Upstream {
             let driver = connection.map(|connection| Driver::new(connection, self, uploading));
             Ok(answered.map(|incoming| UpstreamBody { incoming, driver }))
         }
+    }
+
+    /// One attempt on a shared connection.
+    async fn exchange_among(
+        &self,
+        lease: Lease,
+        mut request: Request<Outgoing>,
+        body: &RequestBody,
+    ) -> Result<Response<UpstreamBody>, Unanswered> {
+        self.target.address(&mut request);
+        let leash = request.body_mut().leash();
+        let answered = tokio::select! {
+            biased;
+            answered = lease.send(request) => answered,
+            error = overdue(self.target.bounds(), body) => return Err(Unanswered::overdue(error)),
+        };
+        let answered = answered.map_err(|error| {
+            lease.failed(error.error());
+            Unanswered::on_a_stream(error, body)
+        })?;
+        lease.answered();
+        Ok(answered.map(|incoming| UpstreamBody {
+            incoming,
+            driver: Some(Driver::Shared(lease, leash)),
+        }))
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -157,10 +243,30 @@ impl Upstream {
                     connection.idle_since.elapsed() < self.target.bounds().idle
                         && connection.is_ready()
                 });
-                if idle.is_empty() {
+                let shared = self.shared.sweep(self.target.bounds().idle);
+                if idle.is_empty() && !shared {
                     break;
                 }
             }
+        }
+    }
+}
+
+/// A connection on which a request can be sent.
+#[derive(Debug)]
+enum Way {
+    /// For this request alone.
+    Alone(Connection),
+    /// Among others.
+    Among(Lease),
+}
+
+impl Way {
+    /// Whether the connection has served a request before.
+    fn is_reused(&self) -> bool {
+        match self {
+            Self::Alone(connection) => connection.reused,
+            Self::Among(lease) => lease.is_reused(),
         }
     }
 }
@@ -169,8 +275,43 @@ impl Upstream {
 #[derive(Debug)]
 struct Unanswered {
     error: SendError,
-    /// Whether not one byte of the request was written.
-    unsent: bool,
+    fate: Fate,
+}
+
+/// How far a request without an answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Not one byte of it was written.
+    Unsent,
+    /// Upstream says that it has not looked at it.
+    Unprocessed,
+    /// It may have been processed.
+    Unknown,
+}
+
+impl Unanswered {
+    fn overdue(error: SendError) -> Self {
+        let fate = Fate::Unknown;
+        Self { error, fate }
+    }
+
+    /// On an HTTP/2 connection, which tells more.
+    fn on_a_stream(mut error: TrySendError<Request<Outgoing>>, body: &RequestBody) -> Self {
+        let unsent = error.take_message().is_some();
+        let source = error.into_error();
+        let (error, fate) = if unsent {
+            (SendError::Ended(source), Fate::Unsent)
+        } else if multiplexed::is_unprocessed(&source) {
+            (SendError::Refused(source), Fate::Unprocessed)
+        } else if body.progress().is_some_and(|progress| progress.failed) {
+            (SendError::RequestBody(source), Fate::Unknown)
+        } else if multiplexed::is_garbage(&source) {
+            (SendError::Garbage(source), Fate::Unknown)
+        } else {
+            (SendError::Ended(source), Fate::Unknown)
+        };
+        Self { error, fate }
+    }
 }
 
 impl From<TrySendError<Request<Outgoing>>> for Unanswered {
@@ -185,7 +326,8 @@ impl From<TrySendError<Request<Outgoing>>> for Unanswered {
         } else {
             SendError::Ended(source)
         };
-        Self { error, unsent }
+        let fate = if unsent { Fate::Unsent } else { Fate::Unknown };
+        Self { error, fate }
     }
 }
 
@@ -232,6 +374,9 @@ enum Driver {
         connection: Connection,
         upstream: Rc<Upstream>,
     },
+    /// The tasks of an HTTP/2 connection, on which the answer has its place, and an upload under way its end.
+    #[expect(dead_code, reason = "held for their drop")]
+    Shared(Lease, Option<Leash>),
     /// A task of its own, for an answer that began before the request was over: a client that sends all of its request
     /// before it reads must not wait for itself. The connection ends with the exchange.
     Task(
@@ -263,7 +408,7 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        if let Some(Driver::Task(_)) = &self.driver {
+        if let Some(Driver::Task(_) | Driver::Shared(..)) = &self.driver {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         }
         // A small body has often come with the head and waits here already.

@@ -12,6 +12,7 @@ mod examples;
 mod forwarding;
 mod grant;
 mod hooks;
+mod http2_upstream;
 mod independent;
 mod login;
 mod logout;

@@ -18,17 +18,7 @@ pub(crate) struct TlsFront {
 impl TlsFront {
     /// In front of `behind`, with a certificate for `localhost`.
     pub(crate) fn start(behind: SocketAddr) -> Self {
-        let made =
-            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the default versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .expect("a certificate and its key");
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (acceptor, certificate) = acceptor(&[]);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -40,7 +30,7 @@ impl TlsFront {
         std::thread::spawn(move || runtime.block_on(accept(listener, acceptor, behind)));
         Self {
             address,
-            certificate: made.cert.pem(),
+            certificate,
         }
     }
 
@@ -53,6 +43,24 @@ impl TlsFront {
     pub(crate) fn write_bundle(&self, path: &Path) {
         std::fs::write(path, &self.certificate).expect("written");
     }
+}
+
+/// Takes TLS connections for `localhost` that may speak one of `protocols`; with its certificate.
+pub(crate) fn acceptor(protocols: &[&str]) -> (TlsAcceptor, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the default versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a certificate and its key");
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, behind: SocketAddr) {

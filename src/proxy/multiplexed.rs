@@ -1,0 +1,238 @@
+//! HTTP/2 towards upstream: one connection carries many requests at once, and is driven by tasks of its own.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::body::Outgoing;
+use super::stream::Stream;
+
+/// Requests on one connection at once, where upstream allows that many: what RFC 9113 section 6.5.2 recommends as the
+/// least to allow. With more there is a second connection.
+const MOST_STREAMS: usize = 100;
+/// Content that upstream may send on one stream before the client has taken it: enough for 20 MB/s over 50 ms, and for a
+/// slow client no more memory than a socket would take.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// As much for all streams together as for each, so that clients that do not read never hold up those that do.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
+/// Large frames cost less for each byte.
+const FRAME: u32 = 64 << 10;
+/// Of a response head, as hyper's HTTP/1.1 has it at about that size.
+const HEAD: u32 = 256 << 10;
+/// How often a connection is asked whether it lives: a path that has died without a word is noticed within
+/// `PING_EVERY` and `PING_ANSWER`, well before a response is given up.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long that may take.
+const PING_ANSWER: Duration = Duration::from_secs(10);
+
+/// The connections of one worker that many requests share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    connections: RefCell<Vec<Rc<Multiplexed>>>,
+    /// One is opened at a time: whoever has waited for it uses the one that was opened.
+    turn: Semaphore,
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self {
+            connections: RefCell::new(Vec::new()),
+            turn: Semaphore::new(1),
+        }
+    }
+
+    /// A place on the connection that has the most room.
+    pub(super) fn lease(&self) -> Option<Lease> {
+        let connections = self.connections.borrow();
+        let with_room = connections
+            .iter()
+            .filter(|connection| connection.has_room());
+        with_room
+            .min_by_key(|connection| connection.streams.get())
+            .map(Lease::new)
+    }
+
+    /// The turn to open a connection; `None` never, since nobody closes the queue for it.
+    pub(super) async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.turn.acquire().await.ok()
+    }
+
+    /// Takes a connection in, and a place on it.
+    pub(super) fn add(&self, connection: Multiplexed) -> Lease {
+        let connection = Rc::new(connection);
+        let mut connections = self.connections.borrow_mut();
+        // Those that upstream has closed, or is about to, take no more requests.
+        connections.retain(|connection| !connection.is_closed());
+        connections.push(connection.clone());
+        Lease::new(&connection)
+    }
+
+    /// Lets go of connections that are closed, or have not been used for `idle`; whether any is left. Each ends when
+    /// the last of its requests does.
+    pub(super) fn sweep(&self, idle: Duration) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| !connection.is_closed() && !connection.is_idle(idle));
+        !connections.is_empty()
+    }
+}
+
+/// One connection.
+pub(super) struct Multiplexed {
+    sender: RefCell<http2::SendRequest<Outgoing>>,
+    /// Requests whose answer is not over.
+    streams: Cell<usize>,
+    /// How many upstream allows, as far as it has said so.
+    allowed: Rc<Cell<usize>>,
+    idle_since: Cell<Instant>,
+    /// Whether it has answered a request before.
+    used: Cell<bool>,
+    /// Whether upstream has said that it takes no more requests.
+    retired: Cell<bool>,
+}
+
+impl fmt::Debug for Multiplexed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Multiplexed")
+            .field("streams", &self.streams)
+            .field("allowed", &self.allowed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Multiplexed {
+    /// Begins to speak HTTP/2 on a connection. Upstream's part of the beginning is not waited for.
+    pub(super) async fn begin(stream: Stream) -> hyper::Result<Self> {
+        let mut builder = http2::Builder::new(OnThisThread);
+        builder
+            .timer(TokioTimer::new())
+            .initial_max_send_streams(MOST_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .max_header_list_size(HEAD)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_ANSWER)
+            .keep_alive_while_idle(true);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let allowed = Rc::new(Cell::new(MOST_STREAMS));
+        let told = allowed.clone();
+        // Like those of the executor it ends with the connection, that with the last sender, or all with the worker.
+        tokio::task::spawn_local(async move {
+            let mut connection = pin!(connection);
+            // How it ends, the requests on it say.
+            let _ = poll_fn(|cx| {
+                let ended = connection.as_mut().poll(cx);
+                told.set(connection.current_max_send_streams());
+                ended
+            })
+            .await;
+        });
+        Ok(Self {
+            sender: RefCell::new(sender),
+            streams: Cell::new(0),
+            allowed,
+            idle_since: Cell::new(Instant::now()),
+            used: Cell::new(false),
+            retired: Cell::new(false),
+        })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.retired.get() || self.sender.borrow().is_closed()
+    }
+
+    fn has_room(&self) -> bool {
+        self.streams.get() < self.allowed.get().min(MOST_STREAMS) && !self.is_closed()
+    }
+
+    fn is_idle(&self, bound: Duration) -> bool {
+        self.streams.get() == 0 && self.idle_since.get().elapsed() >= bound
+    }
+}
+
+/// A place for one request on a shared connection, free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease(Rc<Multiplexed>);
+
+impl Lease {
+    fn new(connection: &Rc<Multiplexed>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self(connection.clone())
+    }
+
+    /// Whether the connection has answered a request before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.0.used.get()
+    }
+
+    /// An answer has come.
+    pub(super) fn answered(&self) {
+        self.0.used.set(true);
+    }
+
+    /// No answer has come; after a GOAWAY nothing more is sent here.
+    pub(super) fn failed(&self, error: &hyper::Error) {
+        if cause(error).is_some_and(h2::Error::is_go_away) {
+            self.0.retired.set(true);
+        }
+    }
+
+    /// Sends a request.
+    pub(super) fn send(
+        &self,
+        request: Request<Outgoing>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + use<>
+    {
+        self.0.sender.borrow_mut().try_send_request(request)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+/// Whether an error says that upstream has not looked at the request (RFC 9113 section 8.7): its stream was refused, or
+/// is beyond the last one that a GOAWAY names.
+pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|cause| {
+        cause.is_remote()
+            && (cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// Whether an error says that upstream broke the protocol.
+pub(super) fn is_garbage(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(h2::Error::is_library)
+}
+
+fn cause(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+/// Runs the tasks of a connection on the worker's own thread.
+#[derive(Clone, Debug)]
+struct OnThisThread;
+
+impl<F> hyper::rt::Executor<F> for OnThisThread
+where
+    F: Future + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async {
+            task.await;
+        });
+    }
+}

@@ -1,0 +1,296 @@
+//! HTTP/2 towards upstream: the same answers, and no request lost that may be sent again (rule F8).
+
+use lucid_proxy::sandbox::{Timing, Unauthorized};
+
+use crate::world::client::Client;
+use crate::world::http2::{
+    DATA, END_STREAM, FrameUpstream, Frames, HEADERS, Http2Front, REFUSED_STREAM, RST_STREAM,
+};
+use crate::world::{Serving, World};
+
+/// A proxy in front of the stand-in, which is reached over TLS and HTTP/2.
+fn over_http2(streams: u32, keys: &str) -> (World, Http2Front, Serving) {
+    let mut world = World::logged_in();
+    let front = Http2Front::start(world.sandbox.address(), streams);
+    let bundle = world.directory.path().join("trusted.pem");
+    front.tls.write_bundle(&bundle);
+    world.upstream = front.tls.origin();
+    world.upstream_keys = keys.to_owned();
+    world.top = "workers = 1".to_owned();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.public_origin = Some(front.tls.origin()));
+    let serving = world.serve_with(|command| {
+        command.env("SSL_CERT_FILE", bundle);
+    });
+    (world, front, serving)
+}
+
+/// A proxy in front of an upstream that the test writes frame by frame.
+fn over_frames() -> (World, FrameUpstream, Serving) {
+    let mut world = World::logged_in();
+    let upstream = FrameUpstream::start();
+    world.upstream = upstream.origin();
+    world.upstream_keys = "http = \"2\"".to_owned();
+    world.top = "workers = 1".to_owned();
+    let serving = world.serve();
+    (world, upstream, serving)
+}
+
+/// Sends a request and does not wait for its answer.
+fn begin(serving: &Serving, line: &str, body: &[u8]) -> Client {
+    let mut client = serving.connect();
+    client.request(line, &[], body);
+    client
+}
+
+/// The content of a request that has begun.
+fn content(frames: &mut Frames, stream: u32) -> Vec<u8> {
+    let mut content = Vec::new();
+    loop {
+        let frame = frames.next(&[DATA]).expect("content");
+        assert_eq!(frame.stream, stream);
+        content.extend(frame.payload);
+        if frame.flags & END_STREAM != 0 {
+            return content;
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_prefers_http2_gets_it_and_is_asked_on_one_connection() {
+    let (world, front, serving) = over_http2(200, "");
+    let response = serving.get("/users?pageSize=2");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let link = response.header("link").expect("a next page");
+    let here = format!("<http://{}/users?", serving.address);
+    assert!(link.starts_with(&here), "{link}");
+    let clients: Vec<_> = (0..50)
+        .map(|number| {
+            begin(
+                &serving,
+                &format!("GET /users?pageSize={}", number + 1),
+                b"",
+            )
+        })
+        .collect();
+    for mut client in clients {
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!(front.connections(), 1);
+    assert_eq!(world.sandbox.counts().problems, [""; 0]);
+}
+
+#[test]
+fn where_upstream_allows_few_streams_there_are_more_connections() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = begin(&serving, "GET /users", b"");
+    let mut frames = upstream.accept_allowing(1);
+    let stream = frames.request();
+    frames.answer(stream);
+    assert_eq!(client.response().status, 200);
+    let mut first = begin(&serving, "GET /users", b"");
+    let stream = frames.request();
+    let mut second = begin(&serving, "GET /users", b"");
+    let mut others = upstream.accept_allowing(1);
+    let other = others.request();
+    others.answer(other);
+    assert_eq!(second.response().status, 200);
+    frames.answer(stream);
+    assert_eq!(first.response().status, 200);
+}
+
+#[test]
+fn the_configured_version_alone_is_spoken() {
+    let (_world, front, serving) = over_http2(200, "http = \"1\"");
+    // The front end offers HTTP/2 alone.
+    let response = serving.get("/users");
+    assert_eq!(response.code(), "upstreamUnreachable");
+    assert!(front.connections() >= 1);
+
+    let mut world = World::logged_in();
+    world.upstream_keys = "http = \"2\"".to_owned();
+    let front = crate::world::tls::TlsFront::start(world.sandbox.address());
+    let bundle = world.directory.path().join("trusted.pem");
+    front.write_bundle(&bundle);
+    world.upstream = front.origin();
+    let serving = world.serve_with(|command| {
+        command.env("SSL_CERT_FILE", bundle);
+    });
+    let response = serving.get("/users");
+    assert_eq!(response.code(), "upstreamUnreachable");
+    assert!(
+        response
+            .text()
+            .contains("does not speak HTTP/2; set upstream.http"),
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn f05_a_body_is_replayed_on_the_same_connection() {
+    let (world, front, serving) = over_http2(200, "");
+    let body: Vec<u8> = (0..300_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    for timing in [
+        Timing::AtHead,
+        Timing::AfterBytes(100_000),
+        Timing::AfterBody,
+    ] {
+        world.sandbox.change(|behaviour| {
+            behaviour.unauthorized = Unauthorized {
+                timing,
+                ..Unauthorized::default()
+            };
+        });
+        for _ in 0..20 {
+            world.sandbox.expire_access_tokens();
+            let response = serving.connect().ask("POST /sandbox/echo", &[], &body);
+            assert_eq!(response.status, 200, "{}", response.text());
+            assert_eq!(response.json()["body_length"], body.len());
+            assert!(
+                response
+                    .header("proxy-status")
+                    .is_some_and(|status| status.contains("replayed")),
+            );
+        }
+    }
+    assert_eq!(front.connections(), 1);
+    assert_eq!(world.sandbox.counts().problems, [""; 0]);
+}
+
+#[test]
+fn f08_a_refused_stream_is_sent_again_whatever_its_method() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = begin(&serving, "POST /documents", b"{\"title\":\"once\"}");
+    let mut frames = upstream.accept();
+    let stream = frames.request();
+    frames.reset(stream, REFUSED_STREAM);
+    let again = frames.request();
+    assert_eq!(content(&mut frames, again), b"{\"title\":\"once\"}");
+    frames.answer(again);
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn f08_a_stream_that_is_refused_for_ever_is_answered() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = begin(&serving, "GET /users", b"");
+    let mut frames = upstream.accept();
+    for _ in 0..5 {
+        let stream = frames.request();
+        frames.reset(stream, REFUSED_STREAM);
+    }
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.code().as_str()),
+        (502, "upstreamUnreachable")
+    );
+    assert!(
+        response.text().contains("refused the request"),
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn f08_what_a_goaway_leaves_out_is_sent_on_another_connection() {
+    let (_world, upstream, serving) = over_frames();
+    let mut first = begin(&serving, "GET /users", b"");
+    let mut frames = upstream.accept();
+    let before = frames.request();
+    let mut second = begin(&serving, "POST /documents", b"content");
+    let after = frames.request();
+    assert!(after > before);
+    frames.go_away(before);
+    let mut others = upstream.accept();
+    let again = others.request();
+    assert_eq!(content(&mut others, again), b"content");
+    others.answer(again);
+    assert_eq!(second.response().status, 200);
+    // What is not left out ends where it began, and nothing new begins there.
+    frames.answer(before);
+    assert_eq!(first.response().status, 200);
+    let mut third = begin(&serving, "GET /users", b"");
+    let stream = others.request();
+    others.answer(stream);
+    assert_eq!(third.response().status, 200);
+}
+
+#[test]
+fn f08_a_post_that_upstream_may_have_processed_is_not_sent_again() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = begin(&serving, "GET /users", b"");
+    let mut frames = upstream.accept();
+    let stream = frames.request();
+    frames.answer(stream);
+    assert_eq!(client.response().status, 200);
+    let mut post = begin(&serving, "POST /documents", b"content");
+    let mut get = begin(&serving, "GET /users", b"");
+    frames.request();
+    frames.request();
+    drop(frames);
+    let response = post.response();
+    assert_eq!(
+        (response.status, response.code().as_str()),
+        (502, "upstreamUnreachable")
+    );
+    // Positive control: what is idempotent is.
+    let mut frames = upstream.accept();
+    let stream = frames.request();
+    frames.answer(stream);
+    assert_eq!(get.response().status, 200);
+}
+
+#[test]
+fn f13_an_answer_that_is_reset_looks_cut() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = begin(&serving, "GET /users", b"");
+    let mut frames = upstream.accept();
+    let stream = frames.request();
+    frames.begin_answer(stream);
+    frames.send(DATA, 0, stream, b"half");
+    let mut response = client.head();
+    frames.reset(stream, 2);
+    assert!(!client.chunks(&mut response.body), "{:?}", response.body);
+    assert_eq!(response.body, b"half");
+}
+
+#[test]
+fn f13_a_request_that_breaks_off_is_reset_and_not_ended() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = serving.connect();
+    client.request("POST /documents", &["Content-Length: 10"], b"");
+    client.send(b"half");
+    let mut frames = upstream.accept();
+    let stream = frames.request();
+    let frame = frames.next(&[DATA]).expect("content");
+    assert_eq!(
+        (frame.flags & END_STREAM, &frame.payload[..]),
+        (0, &b"half"[..])
+    );
+    drop(client);
+    let frame = frames.next(&[DATA, RST_STREAM]).expect("the end");
+    assert_eq!((frame.kind, frame.stream), (RST_STREAM, stream));
+}
+
+#[test]
+fn an_upload_whose_answer_is_over_is_ended() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = serving.connect();
+    client.request("POST /documents", &["Content-Length: 10"], b"");
+    client.send(b"half");
+    let mut frames = upstream.accept();
+    let stream = frames.request();
+    frames.answer(stream);
+    assert_eq!(client.head().status, 200);
+    let frame = frames.next(&[RST_STREAM]).expect("the end");
+    assert_eq!(frame.stream, stream);
+    // The place is free for others.
+    let mut other = begin(&serving, "GET /users", b"");
+    let stream = frames.next(&[HEADERS]).expect("a request").stream;
+    frames.answer(stream);
+    assert_eq!(other.response().status, 200);
+}
