@@ -99,3 +99,21 @@ impl Drop for Exchange {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s06_neither_a_query_nor_a_password_is_written_down() {
+        for (uri, written) in [
+            ("/users?token=marked", "/users"),
+            ("http://user:marked@127.0.0.1:8118/users?marked", "/users"),
+            ("api.lucid.co:443", "api.lucid.co:443"),
+            ("user:marked@api.lucid.co:443", "api.lucid.co:443"),
+            ("*", "*"),
+        ] {
+            assert_eq!(target(&uri.parse().expect("a URI")), written);
+        }
+    }
+}

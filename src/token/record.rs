@@ -553,6 +553,13 @@ mod tests {
     }
 
     #[test]
+    fn f11_a_placeholder_beside_a_refresh_token_is_never_sent() {
+        let json = br#"{"access_token":"lucid-proxy-placeholder-access-1","refresh_token":"r","expiration":"2199-01-01T00:00:00"}"#;
+        let record = Record::from_json(json).expect("a record");
+        assert_eq!(record.expires_at, SystemTime::UNIX_EPOCH);
+    }
+
+    #[test]
     fn s08_bad_content_is_an_error_that_repeats_none_of_it() {
         for (content, expected) in [
             (&b""[..], "it is empty"),

@@ -137,6 +137,31 @@ fn f11_t18_a_token_file_of_placeholders_is_no_login_and_comes_back() {
     assert_eq!(world.sandbox.counts().token_posts, 1, "none was sent");
 }
 
+#[test]
+fn f11_t18_a_placeholder_is_no_refresh_token_to_begin_with() {
+    let placeholder = "lucid-proxy-placeholder-refresh-1";
+    let world = World::new();
+    let serving = world.serve_with(|command| {
+        command.env("LUCID_REFRESH_TOKEN", placeholder);
+    });
+    let response = serving.get(PROFILE);
+    assert_eq!(
+        (response.status, response.code().as_str()),
+        (503, "loginRequired")
+    );
+    serving.stop();
+    let file = world.directory.path().join("refresh_token");
+    std::fs::write(&file, placeholder).expect("written");
+    let mut import = world.command(&["import", "-"]);
+    import.stdin(std::fs::File::open(file).expect("a file"));
+    let output = import.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = errors(&output);
+    assert!(errors.contains("is a placeholder"), "{errors}");
+    assert!(!world.store().exists());
+    assert_eq!(world.sandbox.counts().token_posts, 0);
+}
+
 /// A world with a request on its way that stays there, and the proxy that sent it.
 fn with_a_request_on_its_way() -> (World, Serving, crate::world::Client) {
     let world = World::logged_in();
