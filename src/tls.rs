@@ -1,10 +1,11 @@
-//! TLS towards upstream and token endpoint: one provider, the system's trust.
+//! TLS towards upstream and token endpoint: one provider, the system's trust and what is configured beside.
 
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
 /// Why no TLS client could be made.
@@ -12,7 +13,7 @@ use rustls_platform_verifier::Verifier;
 pub enum TlsError {
     /// Nobody is trusted.
     #[error(
-        "cannot use this system's trusted certificates; install them (Debian: apt-get install ca-certificates) or point SSL_CERT_FILE at a bundle"
+        "cannot use this system's trusted certificates; install them (Debian: apt-get install ca-certificates) or name a bundle in upstream.ca_file or SSL_CERT_FILE"
     )]
     Roots(#[from] rustls::Error),
     /// No certificate can be for this host.
@@ -20,26 +21,26 @@ pub enum TlsError {
     Name(String),
 }
 
-/// A client configuration that trusts what the operating system trusts.
+/// Judges certificates as the operating system does, and trusts `extra_roots` beside.
 ///
 /// # Errors
 ///
-/// When the system has no trusted certificates.
-pub fn client_config() -> Result<ClientConfig, TlsError> {
-    Ok(client_config_judged_by(verifier()?))
+/// When nobody is trusted: the system has no trusted certificates, and there are none beside.
+pub fn verifier(
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let extra_roots = extra_roots.iter().cloned();
+    let verifier = Verifier::new_with_extra_roots(extra_roots, provider())?;
+    Ok(Arc::new(verifier))
 }
 
-/// Judges certificates as the operating system does.
-///
-/// # Errors
-///
-/// When the system has no trusted certificates.
-pub fn verifier() -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
-    Ok(Arc::new(Verifier::new(provider())?))
+/// Whether a certificate could be one of the extra roots.
+pub(crate) fn can_be_trusted(certificate: &CertificateDer<'static>) -> bool {
+    RootCertStore::empty().add(certificate.clone()).is_ok()
 }
 
-/// As [`client_config`], with a verifier that is, or asks, the one of [`verifier`].
-pub(crate) fn client_config_judged_by(verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
+/// A client configuration that trusts whom this verifier does: the one of [`verifier`], or one that asks it.
+pub(crate) fn client_config(verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider supports the default versions")
@@ -54,7 +55,7 @@ pub(crate) fn trusting_nobody() -> ClientConfig {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider supports the default versions")
-        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth()
 }
 

@@ -1,7 +1,7 @@
 //! `lucid-proxy check`: the configuration, without the network.
 
 use super::{ConfigOption, Failure, chain, load, print};
-use crate::config::{Credential, Need};
+use crate::config::{Credential, Need, Network, Origin, Way};
 use crate::server::Server;
 use crate::token::record::Record;
 use crate::token::scopes;
@@ -17,14 +17,26 @@ pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     };
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     print(&format!(
-        "configuration  {source}: ok\nlisten         {}\nworkers        {}\nupstream       {}\ntoken endpoint {}\nstore          {}\nlogin          {}",
+        "configuration  {source}: ok\nlisten         {}\nworkers        {}\nupstream       {}{}\ntoken endpoint {}{}\nstore          {}\nlogin          {}",
         listen.join(", "),
         config.workers,
         config.upstream.origin,
+        through(&config.upstream.network, &config.upstream.origin),
         config.credential.token_url,
+        Origin::of(&config.credential.token_url)
+            .map(|origin| through(&config.credential.network, &origin))
+            .unwrap_or_default(),
         config.credential.store.display(),
         login(&config.credential),
     ))
+}
+
+/// The proxy that requests go through, if they do.
+fn through(network: &Network, origin: &Origin) -> String {
+    match network.way_to(origin) {
+        Way::Proxy(proxy) => format!(", through {proxy}"),
+        _ => String::new(),
+    }
 }
 
 /// Whether the token endpoint refused the login to the application that is configured (T9).

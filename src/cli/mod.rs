@@ -47,7 +47,8 @@ const EXIT_CODES: &str = "\
 Without a command: serve.
 Exit codes: 0 done, 1 failed or stopped by a second signal, 2 usage, 77 login needed, 78 configuration.
 Variables: LUCID_CLIENT_ID and LUCID_CLIENT_SECRET are enough to run without a proxy.toml;
-LUCID_REFRESH_TOKEN is read once, while there is no login yet; RUST_LOG chooses what is logged.";
+LUCID_REFRESH_TOKEN is read once, while there is no login yet; RUST_LOG chooses what is logged;
+HTTPS_PROXY, ALL_PROXY and NO_PROXY lead through a company's proxy, as they do for curl.";
 
 #[derive(Args, Clone, Debug)]
 struct ConfigOption {

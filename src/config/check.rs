@@ -1,14 +1,14 @@
 //! From keys and values as they were written to a [`Config`] in final types, with every problem on the way.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Log,
-    LogFormat, Need, OAuth2Endpoint, Origin, RedirectUrl, Replay, Scheme, Timeouts, Upstream,
-    secrets, state_directory,
+    LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Replay, Scheme, Timeouts,
+    Upstream, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -32,10 +32,23 @@ pub(super) fn check<'a>(
         }
         origin
     });
-    let upstream = check_upstream(source, &mut root);
+    let mut secrets = secrets::Secrets::new(file.as_deref(), environment);
+    let upstream = check_upstream(source, &mut root, &mut secrets, need);
     let mut credentials = root.table(source, "credentials");
     let credential = credentials.table(source, DEFAULT_CREDENTIAL);
-    let credential = check_credential(source, credential, file.as_deref(), environment, need);
+    let credential = Credential {
+        network: upstream.network.clone(),
+        ..check_credential(source, credential, secrets, need)
+    };
+    if need == Need::Everything {
+        let token_endpoint = Origin::of(&credential.token_url);
+        for origin in [Some(&upstream.origin), token_endpoint.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            upstream.network.check_way_to(origin, source);
+        }
+    }
     credentials.finish(source);
     let replay = check_replay(source, &mut root);
     let timeouts = check_timeouts(source, &mut root);
@@ -63,7 +76,12 @@ fn one_per_core() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn check_upstream<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Upstream {
+fn check_upstream<'a>(
+    source: &mut Source<'a>,
+    root: &mut Table<'a>,
+    secrets: &mut secrets::Secrets<'_>,
+    need: Need,
+) -> Upstream {
     let mut table = root.table(source, "upstream");
     const LUCID: &str = "https://api.lucid.co";
     let url = table
@@ -85,6 +103,7 @@ fn check_upstream<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Upstream
     let upstream = Upstream {
         origin,
         http: check_http(source, &mut table),
+        network: Network::check(source, &mut table, secrets, need == Need::Everything),
         connect_timeout: table
             .duration(source, "connect_timeout")
             .map_or(Duration::from_secs(10), |found| found.value),
@@ -125,15 +144,14 @@ fn refuse_plain_http(source: &mut Source<'_>, url: &Found<String>, origin: &Orig
 fn check_credential<'a>(
     source: &mut Source<'a>,
     mut table: Table<'a>,
-    file: Option<&Path>,
-    environment: &dyn Environment,
+    mut secrets: secrets::Secrets<'_>,
     need: Need,
 ) -> Credential {
     let kind = table.string(source, "kind");
     if let Some(kind) = kind.filter(|kind| kind.value != "oauth") {
         source.problem(Some(&kind.at), &kind.key, "expected \"oauth\"");
     }
-    let mut secrets = secrets::Secrets::new(file, environment);
+    let environment = secrets.environment();
     let required = need == Need::Everything;
     let id = secrets.take(source, &mut table, &secrets::CLIENT_ID, required);
     let secret = secrets.take(source, &mut table, &secrets::CLIENT_SECRET, required);
@@ -154,6 +172,7 @@ fn check_credential<'a>(
             "token_url",
             "https://api.lucid.co/oauth2/token",
         ),
+        network: Network::default(),
         authorize_url: check_url(
             source,
             &mut table,

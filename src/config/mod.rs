@@ -2,7 +2,11 @@
 //!
 //! [`Config::load`] reports every problem that it finds, each with its place in the file and what would be accepted.
 
+mod ca_file;
 mod check;
+mod http_proxy;
+mod network;
+mod no_proxy;
 mod origin;
 mod raw;
 mod redirect;
@@ -15,6 +19,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use ca_file::CaFile;
+pub use http_proxy::HttpProxy;
+pub use network::{Network, Unusable, Way, Why};
+pub use no_proxy::NoProxy;
 pub use origin::{Origin, Scheme};
 pub use raw::Problem;
 use raw::{Found, Source};
@@ -57,6 +65,8 @@ pub struct Upstream {
     pub origin: Origin,
     /// Which versions of HTTP are spoken with it.
     pub http: HttpVersions,
+    /// How it is reached.
+    pub network: Network,
     /// From the look-up of the name to the end of the TLS handshake.
     pub connect_timeout: Duration,
     /// From the last byte of the request to the head of the response.
@@ -87,6 +97,8 @@ pub struct Credential {
     pub refresh_token: Option<Secret>,
     /// Where a code or a refresh token is exchanged for a new pair.
     pub token_url: http::Uri,
+    /// How that is reached: as upstream is.
+    pub network: Network,
     /// Where a person approves a login.
     pub authorize_url: http::Uri,
     /// Where the browser is sent afterwards.

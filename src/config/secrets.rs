@@ -1,4 +1,5 @@
 //! The three ways in which the configuration can give a secret: a variable's name, a file's name, or the value itself.
+//! What holds a secret at times, as the URL of a proxy does, is given so too.
 
 use std::path::Path;
 
@@ -11,31 +12,51 @@ pub(super) struct Keys {
     inline: &'static str,
     env: &'static str,
     file: &'static str,
-    usual_variable: &'static str,
-    /// Whether the value itself may stand in a file that others can read.
-    public: bool,
+    usual_variable: Option<&'static str>,
+    /// Whether a value may stand in a file that others can read.
+    is_public: fn(&str) -> bool,
+}
+
+/// What the three keys of a secret say.
+pub(super) enum Given {
+    /// None of them is there.
+    Nothing,
+    /// What is there is not accepted, and that was reported.
+    Wrong,
+    /// The variable that one of them names is not set.
+    Unset(Found<String>),
+    /// The value, and the key that gave it.
+    Value(Found<Secret>),
 }
 
 pub(super) const CLIENT_ID: Keys = Keys {
     inline: "client_id",
     env: "client_id_env",
     file: "client_id_file",
-    usual_variable: "LUCID_CLIENT_ID",
-    public: true,
+    usual_variable: Some("LUCID_CLIENT_ID"),
+    is_public: |_| true,
 };
 pub(super) const CLIENT_SECRET: Keys = Keys {
     inline: "client_secret",
     env: "client_secret_env",
     file: "client_secret_file",
-    usual_variable: "LUCID_CLIENT_SECRET",
-    public: false,
+    usual_variable: Some("LUCID_CLIENT_SECRET"),
+    is_public: |_| false,
 };
 pub(super) const REFRESH_TOKEN: Keys = Keys {
     inline: "refresh_token",
     env: "refresh_token_env",
     file: "refresh_token_file",
-    usual_variable: "LUCID_REFRESH_TOKEN",
-    public: false,
+    usual_variable: Some("LUCID_REFRESH_TOKEN"),
+    is_public: |_| false,
+};
+pub(super) const PROXY: Keys = Keys {
+    inline: "proxy",
+    env: "proxy_env",
+    file: "proxy_file",
+    usual_variable: None,
+    // What stands before an @ is user and password.
+    is_public: |url| !url.contains('@'),
 };
 
 /// What looking a secret up needs.
@@ -62,6 +83,11 @@ impl<'e> Secrets<'e> {
         self.variables
     }
 
+    /// Where variables are read.
+    pub(super) fn environment(&self) -> &'e dyn Environment {
+        self.environment
+    }
+
     /// Takes all three keys from `table` and answers the value that one of them, or the usual variable, gives.
     /// Reports a value that is `required` and not there, and where it could come from.
     pub(super) fn take<'a>(
@@ -71,10 +97,41 @@ impl<'e> Secrets<'e> {
         keys: &Keys,
         required: bool,
     ) -> Option<Secret> {
+        let usual = keys.usual_variable;
+        self.variables.extend(usual.map(str::to_owned));
+        match self.given(source, table, keys) {
+            Given::Value(found) => Some(found.value),
+            Given::Wrong => None,
+            Given::Unset(env) => {
+                if required {
+                    source.problem(Some(&env.at), &env.key, unset(&env.value));
+                }
+                None
+            }
+            Given::Nothing => {
+                let value = usual.and_then(|usual| self.environment.var(usual));
+                if value.is_none() && required {
+                    let set = usual.map_or_else(String::new, |usual| {
+                        format!("set the variable {usual}, or ")
+                    });
+                    let message = format!("missing: {set}give {} or {}", keys.env, keys.file);
+                    source.problem(None, &table.key(keys.inline), message);
+                }
+                value.map(Secret::from)
+            }
+        }
+    }
+
+    /// Takes all three keys from `table` and answers what they say.
+    pub(super) fn given<'a>(
+        &mut self,
+        source: &mut Source<'a>,
+        table: &mut Table<'a>,
+        keys: &Keys,
+    ) -> Given {
         let inline = table.string(source, keys.inline);
         let env = table.string(source, keys.env);
         let file = table.string(source, keys.file);
-        self.variables.push(keys.usual_variable.to_owned());
         self.variables
             .extend(env.as_ref().map(|env| env.value.clone()));
         let given: Vec<_> = [&inline, &env, &file].into_iter().flatten().collect();
@@ -84,38 +141,34 @@ impl<'e> Secrets<'e> {
                 keys.inline, keys.env, keys.file
             );
             source.problem(Some(&last.at), &last.key, message);
-            return None;
+            return Given::Wrong;
         }
-        match (inline, env, file) {
-            (Some(inline), _, _) => self.inline(source, inline, keys),
-            (_, _, Some(file)) => from_file(source, &file),
-            (_, Some(env), _) => {
-                let value = self.environment.var(&env.value);
-                if value.is_none() && required {
-                    source.problem(
-                        Some(&env.at),
-                        &env.key,
-                        format!("the variable {} is not set", env.value),
-                    );
-                }
-                value.map(Secret::from)
-            }
-            (None, None, None) => {
-                let value = self.environment.var(keys.usual_variable);
-                if value.is_none() && required {
-                    let message = format!(
-                        "missing: set the variable {}, or give {} or {}",
-                        keys.usual_variable, keys.env, keys.file
-                    );
-                    source.problem(None, &table.key(keys.inline), message);
-                }
-                value.map(Secret::from)
-            }
-        }
+        let found = |found: &Found<String>, value: Secret| Found {
+            value,
+            key: found.key.clone(),
+            at: found.at.clone(),
+        };
+        let value = match (&inline, &env, &file) {
+            (Some(inline), _, _) => self
+                .inline(source, inline, keys)
+                .map(|value| found(inline, value)),
+            (_, Some(env), _) => match self.environment.var(&env.value) {
+                Some(value) => Some(found(env, Secret::from(value))),
+                None => return Given::Unset(env.clone()),
+            },
+            (_, _, Some(file)) => from_file(source, file).map(|value| found(file, value)),
+            (None, None, None) => return Given::Nothing,
+        };
+        value.map_or(Given::Wrong, Given::Value)
     }
 
-    fn inline(&self, source: &mut Source<'_>, found: Found<String>, keys: &Keys) -> Option<Secret> {
-        if !keys.public && self.file.is_some_and(readable_by_others) {
+    fn inline(
+        &self,
+        source: &mut Source<'_>,
+        found: &Found<String>,
+        keys: &Keys,
+    ) -> Option<Secret> {
+        if !(keys.is_public)(&found.value) && self.file.is_some_and(readable_by_others) {
             let message = format!(
                 "a secret may stand here only when the file is readable by its owner alone: run chmod 600 on it, or use {} or {}",
                 keys.env, keys.file
@@ -131,8 +184,13 @@ impl<'e> Secrets<'e> {
             );
             return None;
         }
-        Some(Secret::from(found.value))
+        Some(Secret::from(found.value.clone()))
     }
+}
+
+/// What is said of a variable that is not there.
+pub(super) fn unset(variable: &str) -> String {
+    format!("the variable {variable} is not set")
 }
 
 /// The value of something that is configured like a secret but is none.

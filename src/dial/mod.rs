@@ -2,7 +2,8 @@
 //!
 //! 1. the name is looked up, both families at once;
 //! 2. [`race`]: its addresses are tried one after the other, without waiting for one that does not answer (RFC 8305);
-//! 3. TLS, which also finds out which version of HTTP is spoken (ALPN).
+//! 3. [`tunnel`]: where there is a proxy on the way, the first two steps lead there, and it is asked for a tunnel;
+//! 4. TLS, which also finds out which version of HTTP is spoken (ALPN).
 //!
 //! [`Dialer::connect`] bounds all of it together, and says at which step the time ran out. What becomes of a
 //! connection is not for this room: nothing is sent here that a request consists of, so whatever fails here leaves a
@@ -11,6 +12,7 @@
 mod error;
 pub mod race;
 mod stream;
+pub mod tunnel;
 
 use std::fmt;
 use std::io;
@@ -24,39 +26,58 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-pub use error::{DialError, Progress, Step};
+pub use error::{DialError, Peer, Progress, Step};
 pub use race::Attempts;
 pub use stream::Stream;
+pub use tunnel::{NoTunnel, TunnelError};
 
-use crate::config::{Origin, Scheme};
+use crate::config::{HttpProxy, Network, Origin, Scheme, Way};
 use crate::tls::{self, TlsError};
 
 /// Opens connections to one origin.
+#[derive(Debug)]
 pub struct Dialer {
     origin: Origin,
+    way: Route,
+    /// Towards the origin.
     tls: Option<Tls>,
 }
 
+/// Where the first step of a connection leads.
+#[derive(Debug)]
+enum Route {
+    Direct,
+    /// To this proxy, and over TLS if it listens so.
+    Proxy(Arc<HttpProxy>, Option<Tls>),
+    /// To a proxy that is not known, for this reason.
+    Unknown(String),
+}
+
 /// How TLS is spoken with one server.
-struct Tls {
+pub struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
 
 impl Dialer {
-    /// Prepares to reach `origin`; over TLS, `alpn` names the protocols that are offered, the best first.
+    /// Prepares to reach `origin` by this network; over TLS, `alpn` names the protocols that are offered, the best first.
     ///
     /// # Errors
     ///
-    /// When TLS is to be spoken and this system trusts no certificates.
-    pub fn new(origin: &Origin, alpn: Vec<Vec<u8>>) -> Result<Self, TlsError> {
-        let tls = match origin.scheme {
-            Scheme::Http => None,
-            Scheme::Https => Some(Tls::with(origin, alpn)?),
+    /// When TLS is to be spoken and nobody is trusted.
+    pub fn new(network: &Network, origin: &Origin, alpn: Vec<Vec<u8>>) -> Result<Self, TlsError> {
+        let way = match network.way_to(origin) {
+            Way::Direct(_) => Route::Direct,
+            Way::Proxy(proxy) => Route::Proxy(
+                proxy.clone(),
+                Tls::towards(network, &proxy.origin, Vec::new())?,
+            ),
+            Way::Unknown(unusable) => Route::Unknown(unusable.to_string()),
         };
         Ok(Self {
             origin: origin.clone(),
-            tls,
+            way,
+            tls: Tls::towards(network, origin, alpn)?,
         })
     }
 
@@ -71,75 +92,170 @@ impl Dialer {
     ///
     /// When there is none within the bound. Nothing but handshakes was sent.
     pub async fn connect(&self, bound: Duration) -> Result<Stream, DialError> {
-        let mut progress = Progress::begin(&self.origin);
-        match tokio::time::timeout(bound, self.open(bound, &mut progress)).await {
+        let peer = self.first_peer()?;
+        let mut progress = Progress::begin(&peer);
+        match tokio::time::timeout(bound, self.open(peer, bound, &mut progress)).await {
             Ok(opened) => opened,
             Err(_) => Err(DialError::TimedOut(progress, bound)),
         }
     }
 
-    async fn open(&self, bound: Duration, progress: &mut Progress) -> Result<Stream, DialError> {
-        let tcp = reach(&self.origin, bound, progress).await?;
-        let Some(tls) = &self.tls else {
-            return Ok(Stream::Plain(tcp));
-        };
-        progress.step = Step::Tls(self.origin.clone());
-        match tls.handshake(tcp).await {
-            Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
-            Err(error) => Err(DialError::Tls(self.origin.clone(), error)),
+    fn first_peer(&self) -> Result<Peer, DialError> {
+        match &self.way {
+            Route::Direct => Ok(Peer::Server(self.origin.clone())),
+            Route::Proxy(proxy, _) => Ok(Peer::Proxy(proxy.clone())),
+            Route::Unknown(why) => Err(DialError::UnknownProxy(why.clone())),
         }
     }
-}
 
-impl fmt::Debug for Dialer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer")
-            .field("origin", &self.origin)
-            .finish_non_exhaustive()
+    async fn open(
+        &self,
+        peer: Peer,
+        bound: Duration,
+        progress: &mut Progress,
+    ) -> Result<Stream, DialError> {
+        let tcp = reach(&peer, bound, progress).await?;
+        let in_tls = |tls| Stream::Tls(Box::new(tls));
+        match &self.way {
+            Route::Proxy(proxy, None) => {
+                let tcp = self.pass(proxy, tcp, progress).await?;
+                self.finish(tcp, progress, Stream::Plain, in_tls).await
+            }
+            Route::Proxy(proxy, Some(tls)) => {
+                let outer = tls.secure(peer, tcp, progress).await?;
+                let outer = self.pass(proxy, outer, progress).await?;
+                let nested = |tls| Stream::Nested(Box::new(tls));
+                self.finish(outer, progress, in_tls, nested).await
+            }
+            Route::Direct | Route::Unknown(_) => {
+                self.finish(tcp, progress, Stream::Plain, in_tls).await
+            }
+        }
+    }
+
+    /// Through the proxy at the other end.
+    async fn pass<T>(
+        &self,
+        proxy: &Arc<HttpProxy>,
+        io: T,
+        progress: &mut Progress,
+    ) -> Result<T, DialError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        progress.step = Step::Tunnel(proxy.clone(), self.origin.clone());
+        let opened = tunnel::open(io, proxy, &self.origin).await;
+        if opened.is_ok() {
+            tracing::debug!("{proxy} opened a tunnel to {}", self.origin);
+        }
+        opened.map_err(DialError::Tunnel)
+    }
+
+    /// What is left to do where `io` leads to the origin.
+    async fn finish<T>(
+        &self,
+        io: T,
+        progress: &mut Progress,
+        in_the_clear: impl FnOnce(T) -> Stream,
+        in_tls: impl FnOnce(TlsStream<T>) -> Stream,
+    ) -> Result<Stream, DialError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(tls) = &self.tls else {
+            return Ok(in_the_clear(io));
+        };
+        let server = Peer::Server(self.origin.clone());
+        tls.secure(server, io, progress).await.map(in_tls)
     }
 }
 
 impl Tls {
-    fn with(origin: &Origin, alpn: Vec<Vec<u8>>) -> Result<Self, TlsError> {
-        let mut config = tls::client_config()?;
+    /// Towards a server, as its scheme has it; `alpn` names the protocols that are offered, the best first.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is trusted.
+    pub fn towards(
+        network: &Network,
+        origin: &Origin,
+        alpn: Vec<Vec<u8>>,
+    ) -> Result<Option<Self>, TlsError> {
+        if origin.scheme == Scheme::Http {
+            return Ok(None);
+        }
+        let mut config = tls::client_config(tls::verifier(network.extra_roots())?);
         config.alpn_protocols = alpn;
         let name = ServerName::try_from(origin.host.clone());
-        Ok(Self {
+        Ok(Some(Self {
             connector: TlsConnector::from(Arc::new(config)),
             name: name.map_err(|_| TlsError::Name(origin.host.clone()))?,
-        })
+        }))
     }
 
-    async fn handshake<T>(&self, stream: T) -> io::Result<TlsStream<T>>
+    async fn secure<T>(
+        &self,
+        peer: Peer,
+        io: T,
+        progress: &mut Progress,
+    ) -> Result<TlsStream<T>, DialError>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        self.connector.connect(self.name.clone(), stream).await
+        progress.step = Step::Tls(peer.clone());
+        let secured = self.handshake(io).await;
+        secured.map_err(|error| DialError::Tls(peer, error))
+    }
+
+    /// Speaks TLS.
+    ///
+    /// # Errors
+    ///
+    /// When the other side does not, or is not trusted.
+    pub async fn handshake<T>(&self, io: T) -> io::Result<TlsStream<T>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.connector.connect(self.name.clone(), io).await
     }
 }
 
-/// Connects to the first address of `origin` that answers.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects to the first address of `peer` that answers.
 async fn reach(
-    origin: &Origin,
+    peer: &Peer,
     bound: Duration,
     progress: &mut Progress,
 ) -> Result<TcpStream, DialError> {
-    progress.step = Step::LookUp(origin.clone());
-    let addresses = look_up(origin).await;
-    let addresses = addresses.map_err(|error| DialError::LookUp(origin.clone(), error))?;
+    let addresses = look_up(peer.origin()).await;
+    let addresses = addresses.map_err(|error| DialError::LookUp(peer.clone(), error))?;
     let addresses = race::interleave(&addresses);
     let pace = race::pace(bound, addresses.len());
-    progress.step = Step::Connect(origin.clone());
+    progress.step = Step::Connect(peer.clone());
     let attempts = &mut progress.attempts;
     match race::first(&addresses, pace, attempts, TcpStream::connect).await {
         Some(tcp) => {
             // Without this a head and a small body written apart would wait for each other's acknowledgement. A
             // socket that refuses the option is about to fail anyway.
             let _ = tcp.set_nodelay(true);
+            tracing::debug!("connected to {peer} at {}", shown(&tcp));
             Ok(tcp)
         }
-        None => Err(DialError::Connect(origin.clone(), std::mem::take(attempts))),
+        None => Err(DialError::Connect(peer.clone(), std::mem::take(attempts))),
     }
+}
+
+fn shown(tcp: &TcpStream) -> String {
+    // A socket that has no peer any more is about to fail anyway.
+    let address = tcp.peer_addr();
+    address.map_or_else(|error| error.to_string(), |address| address.to_string())
 }
 
 /// The addresses of a host, as the system orders them (RFC 6724).

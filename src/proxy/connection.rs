@@ -51,7 +51,7 @@ impl Target {
     /// When upstream speaks TLS and this system trusts no certificates.
     pub fn new(upstream: &config::Upstream, body: Duration) -> Result<Self, TlsError> {
         let origin = &upstream.origin;
-        let dialer = Dialer::new(origin, protocols(upstream.http))?;
+        let dialer = Dialer::new(&upstream.network, origin, protocols(upstream.http))?;
         let bounds = Bounds {
             connect: upstream.connect_timeout,
             response: upstream.response_timeout,

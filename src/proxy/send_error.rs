@@ -1,11 +1,11 @@
 //! Why there is no answer from upstream, and whose fault that is.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use rustls::Error as TlsError;
 
-use crate::dial::{Attempts, DialError, Step};
+use crate::dial::{Attempts, DialError, NoTunnel, Peer, Step};
 
 /// Why a request got no answer from upstream.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +51,26 @@ impl From<DialError> for SendError {
     }
 }
 
-/// What to do about it.
+/// What to do about it, where the error does not say so itself.
 fn advice(error: &DialError) -> &'static str {
     match error {
-        DialError::LookUp(..) | DialError::Connect(..) => "; check upstream.url and the network",
-        DialError::Tls(..) => "",
+        DialError::LookUp(Peer::Server(_), _) | DialError::Connect(Peer::Server(_), _) => {
+            "; check upstream.url and the network"
+        }
+        DialError::Tls(_, error) if is_about_certificate(error) => {
+            "; lucid-proxy doctor tells whose certificate it is"
+        }
         DialError::TimedOut(..) => " (upstream.connect_timeout)",
+        _ => "",
     }
+}
+
+fn is_about_certificate(error: &io::Error) -> bool {
+    matches!(tls_error(error), Some(TlsError::InvalidCertificate(_)))
+}
+
+fn tls_error(error: &io::Error) -> Option<&TlsError> {
+    error.get_ref()?.downcast_ref()
 }
 
 impl SendError {
@@ -93,20 +106,35 @@ impl SendError {
 
 fn unreached(error: &DialError) -> &'static str {
     match error {
+        DialError::UnknownProxy(_) => "proxy_configuration_error",
         DialError::LookUp(..) => "dns_error",
         DialError::Connect(_, attempts) => unconnected(attempts),
-        DialError::Tls(_, error) => {
-            let error = error.get_ref().and_then(|error| error.downcast_ref());
-            match error {
-                Some(TlsError::InvalidCertificate(_)) => "tls_certificate_error",
-                Some(TlsError::AlertReceived(_)) => "tls_alert_received",
-                _ => "tls_protocol_error",
-            }
-        }
+        DialError::Tls(_, error) => match tls_error(error) {
+            Some(TlsError::InvalidCertificate(_)) => "tls_certificate_error",
+            Some(TlsError::AlertReceived(_)) => "tls_alert_received",
+            _ => "tls_protocol_error",
+        },
+        DialError::Tunnel(error) => no_tunnel(&error.why),
         DialError::TimedOut(progress, _) => match progress.step {
             Step::LookUp(_) => "dns_timeout",
-            Step::Connect(_) | Step::Tls(_) => "connection_timeout",
+            Step::Connect(_) | Step::Tunnel(..) | Step::Tls(_) => "connection_timeout",
         },
+    }
+}
+
+/// To whoever asks this proxy, the one behind it is the next hop.
+fn no_tunnel(why: &NoTunnel) -> &'static str {
+    match why {
+        // It is this proxy that lacks a user and a password.
+        NoTunnel::Unauthorized(_) => "proxy_configuration_error",
+        NoTunnel::Refused(status) if status.is_client_error() => "http_request_denied",
+        NoTunnel::Refused(_) => "destination_unavailable",
+        NoTunnel::Broken(error) if error.is_parse_too_large() => {
+            "http_response_header_section_size"
+        }
+        NoTunnel::Broken(error) if error.is_parse() => "http_protocol_error",
+        NoTunnel::Broken(_) => "connection_terminated",
+        NoTunnel::Talks => "http_protocol_error",
     }
 }
 

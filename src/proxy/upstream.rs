@@ -1,5 +1,5 @@
 //! Connections to upstream: opened, kept and used, over HTTP/1.1 for one exchange at a time and driven by the task that
-//! uses them, over HTTP/2 for many ([`multiplexed`](super::multiplexed)).
+//! uses them, over HTTP/2 for many (`multiplexed`).
 //!
 //! hyper's client comes in two halves, one that takes requests and one that moves the bytes. The second is usually
 //! given a task of its own, and each request then crosses tasks four times. Here the request's own task drives both:

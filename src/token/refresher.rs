@@ -88,7 +88,7 @@ impl Refresher {
     /// When it cannot be prepared.
     pub fn endpoint(credential: &Credential) -> Result<TokenEndpoint, OpenError> {
         let client = credential.client.clone().ok_or(OpenError::NoClient)?;
-        let transport = Arc::new(Https::new(&credential.token_url)?);
+        let transport = Arc::new(Https::new(&credential.network, &credential.token_url)?);
         Ok(TokenEndpoint::new(&credential.token_url, client, transport))
     }
 

@@ -12,7 +12,9 @@ use chrono::{DateTime, Utc};
 use http::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{StatusCode, Uri};
 
-use crate::config::{Origin, Scheme};
+use crate::config::{HttpProxy, Network, Origin, Scheme, Way};
+use crate::secret::ExposeSecret;
+use crate::tls;
 
 /// Until the request is on its way. Longer than a retransmitted SYN takes, shorter than people wait.
 pub const CONNECT: Duration = Duration::from_secs(10);
@@ -74,6 +76,8 @@ pub struct Answered {
 #[derive(Debug)]
 pub struct Https {
     http: reqwest::Client,
+    /// Through what, in words for a failure; or why it is not known where to go.
+    way: Result<String, String>,
 }
 
 /// Why there is no way to the token endpoint.
@@ -82,37 +86,59 @@ pub enum TransportError {
     /// No trusted certificates.
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
+    /// The URL names no host.
+    #[error("{0} is no URL of a token endpoint; give one like https://api.lucid.co/oauth2/token")]
+    Url(Uri),
     /// The HTTP client could not be built.
     #[error("cannot prepare requests to the token endpoint")]
     Client(#[from] reqwest::Error),
 }
 
 impl Https {
-    /// A way to `url`, which trusts what the system trusts.
+    /// A way to the origin of `url` by this network: with the proxy and the trust of requests to upstream.
     ///
     /// # Errors
     ///
-    /// When the system has no trusted certificates, or no HTTP client can be made.
-    pub fn new(url: &Uri) -> Result<Self, TransportError> {
-        let tls = match Origin::of(url) {
-            Some(origin) if origin.scheme == Scheme::Http => crate::tls::trusting_nobody(),
-            _ => crate::tls::client_config()?,
+    /// When nobody is trusted, the URL has no origin, or no HTTP client can be made.
+    pub fn new(network: &Network, url: &Uri) -> Result<Self, TransportError> {
+        let origin = Origin::of(url).ok_or_else(|| TransportError::Url(url.clone()))?;
+        let (proxy, way) = match network.way_to(&origin) {
+            Way::Direct(_) => (None, Ok(String::new())),
+            Way::Proxy(proxy) => {
+                let through = format!(" through the proxy {} ({})", proxy.origin, proxy.set_by);
+                (Some(through_proxy(proxy)?), Ok(through))
+            }
+            Way::Unknown(unusable) => (None, Err(unusable.to_string())),
         };
-        let http = reqwest::Client::builder()
+        let tls = match origin.scheme {
+            // On this machine alone, where there is no proxy either.
+            Scheme::Http => tls::trusting_nobody(),
+            Scheme::Https => tls::client_config(tls::verifier(network.extra_roots())?),
+        };
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("lucid-proxy/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             // A fresh connection each time: one that dies as it is used would leave the outcome unknown.
             .pool_max_idle_per_host(0)
+            // The environment was read with the configuration.
             .no_proxy()
             .connect_timeout(CONNECT)
             .timeout(CONNECT + ANSWER)
-            .tls_backend_preconfigured(tls)
-            .build()?;
-        Ok(Self { http })
+            .tls_backend_preconfigured(tls);
+        let builder = match proxy {
+            Some(proxy) => builder.proxy(proxy),
+            None => builder,
+        };
+        let http = builder.build()?;
+        Ok(Self { http, way })
     }
 
     async fn send(&self, url: &Uri, content: Content) -> Delivery {
+        let way = match &self.way {
+            Ok(way) => way,
+            Err(unknown) => return Delivery::NotSent(format!("could not be asked: {unknown}")),
+        };
         let request = self
             .http
             .post(url.to_string())
@@ -123,7 +149,12 @@ impl Https {
             Ok(response) => read(response).await,
             Err(error) => {
                 let sent = !error.is_connect() && !error.is_builder();
-                let message = format!("could not be asked: {}", chain(&error.without_url()));
+                let hint = match way.is_empty() {
+                    true => "",
+                    false => "; lucid-proxy doctor tells what the proxy answers",
+                };
+                let cause = chain(&error.without_url());
+                let message = format!("could not be asked{way}: {cause}{hint}");
                 if sent {
                     Delivery::Unknown(message)
                 } else {
@@ -138,6 +169,19 @@ impl Transport for Https {
     fn post<'a>(&'a self, url: &'a Uri, content: Content) -> Posting<'a> {
         Box::pin(self.send(url, content))
     }
+}
+
+fn through_proxy(proxy: &HttpProxy) -> Result<reqwest::Proxy, reqwest::Error> {
+    let through = reqwest::Proxy::all(proxy.origin.to_string())?;
+    Ok(match &proxy.authorization {
+        None => through,
+        Some(authorization) => {
+            let mut value = HeaderValue::try_from(authorization.expose_secret())
+                .expect("Basic and base64 are visible ASCII");
+            value.set_sensitive(true);
+            through.custom_http_auth(value)
+        }
+    })
 }
 
 async fn read(mut response: reqwest::Response) -> Delivery {
@@ -205,7 +249,75 @@ fn http_date(text: &str) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+
+    /// Posts to a server that does this with its first connection.
+    async fn posted<F>(scheme: &str, serve: impl FnOnce(TcpStream) -> F) -> Delivery
+    where
+        F: Future<Output = ()>,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let url: Uri = format!("{scheme}://{address}/oauth2/token")
+            .parse()
+            .expect("a URL");
+        let transport = Https::new(&Network::default(), &url).expect("a transport");
+        let content = Content {
+            content_type: "application/json",
+            body: b"{}".to_vec(),
+        };
+        let serve = async {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            serve(stream).await;
+        };
+        tokio::join!(transport.post(&url, content), serve).0
+    }
+
+    /// Reads as far as the request's last byte.
+    async fn whole_request(stream: &mut TcpStream) {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n{}") {
+            seen.push(stream.read_u8().await.expect("more of the request"));
+        }
+    }
+
+    #[tokio::test]
+    async fn t05_what_fails_before_the_request_was_not_sent_and_all_else_is_unknown() {
+        let broken_tls = posted("https", |mut stream| async move {
+            let _ = stream.read_u8().await;
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        });
+        assert!(matches!(broken_tls.await, Delivery::NotSent(_)));
+        let closed_in_handshake = posted("https", |stream| async move { drop(stream) });
+        assert!(matches!(closed_in_handshake.await, Delivery::NotSent(_)));
+        for answer in [
+            "",
+            "HTTP/1.1 200",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",
+        ] {
+            let delivery = posted("http", |mut stream| async move {
+                whole_request(&mut stream).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+            let delivery = delivery.await;
+            assert!(matches!(delivery, Delivery::Unknown(_)), "{delivery:?}");
+        }
+        let answered = posted("http", |mut stream| async move {
+            whole_request(&mut stream).await;
+            let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n[]";
+            stream.write_all(answer).await.expect("written");
+        });
+        let Delivery::Answered(answered) = answered.await else {
+            panic!("a whole answer")
+        };
+        assert_eq!(
+            (answered.status.as_u16(), &*answered.body),
+            (400, &b"[]"[..])
+        );
+    }
 
     #[test]
     fn t10_retry_after_is_seconds_or_a_date() {

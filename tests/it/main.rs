@@ -3,6 +3,7 @@
 mod world;
 
 mod bad_input;
+mod by_proxy;
 mod commands;
 mod config;
 mod connecting;

@@ -88,3 +88,65 @@ fn without_any_trusted_certificate_the_start_says_what_to_install() {
     let errors = crate::world::errors(&output);
     assert!(errors.contains("ca-certificates"), "{errors}");
 }
+
+#[test]
+fn t05_a_ca_file_is_trusted_beside_the_systems_certificates_by_requests_and_refreshes_alike() {
+    let (mut world, front) = world();
+    let second = TlsFront::start(world.sandbox.address());
+    second.write_bundle(&world.directory.path().join("ca.pem"));
+    (world.upstream, world.token_origin) = (second.origin(), second.origin());
+    let serve = |world: &World| {
+        world.serve_with(|command| {
+            command.env("SSL_CERT_FILE", "trusted.pem");
+        })
+    };
+    // The system trusts the other one alone.
+    assert_eq!(serve(&world).get("/users").code(), "upstreamUnreachable");
+    world.upstream_keys = "ca_file = \"ca.pem\"".to_owned();
+    let serving = serve(&world);
+    assert_eq!(serving.get("/users").status, 200);
+    world.sandbox.expire_access_tokens();
+    assert_eq!(serving.get("/users").status, 200);
+    assert_eq!(world.sandbox.counts().rotations, 1);
+    drop(serving);
+
+    world.upstream = front.origin();
+    let serving = serve(&world);
+    assert_eq!(serving.get("/users").status, 200, "whom the system trusts");
+    drop(serving);
+
+    // With nothing else to trust, it is enough.
+    world.upstream = second.origin();
+    let serving = world.serve_with(|command| {
+        command.envs([("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")]);
+    });
+    assert_eq!(serving.get("/users").status, 200);
+}
+
+#[test]
+fn a_ca_file_that_is_none_is_told_with_its_line() {
+    let mut world = World::new();
+    let path = world.directory.path().join("ca.pem");
+    world.upstream_keys = format!("ca_file = \"{}\"", path.display());
+    let told = |world: &World| {
+        let output = world.run(&["check"]);
+        assert_eq!(output.status.code(), Some(78));
+        let errors = crate::world::errors(&output);
+        assert!(
+            errors.contains("line 4, column 11: upstream.ca_file: "),
+            "{errors}"
+        );
+        errors
+    };
+    assert!(told(&world).contains("ca.pem: No such file"));
+    std::fs::write(&path, "").expect("written");
+    assert!(told(&world).contains("ca.pem is empty"));
+    std::fs::write(
+        &path,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .expect("written");
+    assert!(told(&world).contains("certificate 1 in the file"));
+    TlsFront::start(world.sandbox.address()).write_bundle(&path);
+    assert!(world.run(&["check"]).status.success());
+}

@@ -71,10 +71,19 @@ async fn examine(option: &ConfigOption) -> Report {
     let store = Store::new(credential.store.clone());
     let record = store::examine(&store, &mut report);
     tokens::login(credential, &store, record.as_ref(), &mut report);
-    let upstream = network::examine(&network::UPSTREAM, &config.upstream.origin, &mut report).await;
+    let network = &config.upstream.network;
+    let upstream = network::examine(
+        &network::UPSTREAM,
+        network,
+        &config.upstream.origin,
+        &mut report,
+    )
+    .await;
     let endpoint = match Origin::of(&credential.token_url) {
         Some(origin) if origin != config.upstream.origin => {
-            let reached = network::examine(&network::TOKEN_ENDPOINT, &origin, &mut report).await;
+            let names = &network::TOKEN_ENDPOINT;
+            let network = &credential.network;
+            let reached = network::examine(names, network, &origin, &mut report).await;
             reached.map(drop)
         }
         // The same machine: proved already.

@@ -29,7 +29,12 @@ pub(crate) struct Http2Front {
 impl Http2Front {
     /// In front of `behind`, with at most `streams` requests on a connection at once.
     pub(crate) fn start(behind: SocketAddr, streams: u32) -> Self {
-        let (acceptor, certificate) = acceptor(&["h2"]);
+        Self::named("localhost", behind, streams)
+    }
+
+    /// The same, with a certificate for this name.
+    pub(crate) fn named(name: &'static str, behind: SocketAddr, streams: u32) -> Self {
+        let (acceptor, certificate) = acceptor(name, &["h2"]);
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = connections.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -50,6 +55,7 @@ impl Http2Front {
         });
         let tls = TlsFront {
             address,
+            name,
             certificate,
         };
         Self { tls, connections }

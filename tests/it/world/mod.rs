@@ -1,6 +1,7 @@
 //! A small world for each test: the stand-in for Lucid, a directory for configuration and store, and the program.
 
 pub(crate) mod client;
+pub(crate) mod connect_proxy;
 pub(crate) mod http2;
 pub(crate) mod login;
 mod programs;

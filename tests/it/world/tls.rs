@@ -11,6 +11,8 @@ use tokio_rustls::TlsAcceptor;
 /// Takes TLS off every connection and passes its bytes on; ends with the process.
 pub(crate) struct TlsFront {
     pub(crate) address: SocketAddr,
+    /// The name in its certificate.
+    pub(super) name: &'static str,
     /// The certificate, to be trusted or not.
     pub(crate) certificate: String,
 }
@@ -18,7 +20,12 @@ pub(crate) struct TlsFront {
 impl TlsFront {
     /// In front of `behind`, with a certificate for `localhost`.
     pub(crate) fn start(behind: SocketAddr) -> Self {
-        let (acceptor, certificate) = acceptor(&[]);
+        Self::named("localhost", behind)
+    }
+
+    /// In front of `behind`, with a certificate for this name.
+    pub(crate) fn named(name: &'static str, behind: SocketAddr) -> Self {
+        let (acceptor, certificate) = acceptor(name, &[]);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -30,13 +37,14 @@ impl TlsFront {
         std::thread::spawn(move || runtime.block_on(accept(listener, acceptor, behind)));
         Self {
             address,
+            name,
             certificate,
         }
     }
 
     /// Its origin, by the name in the certificate.
     pub(crate) fn origin(&self) -> String {
-        format!("https://localhost:{}", self.address.port())
+        format!("https://{}:{}", self.name, self.address.port())
     }
 
     /// Writes a bundle of trusted certificates with this one in it.
@@ -45,9 +53,9 @@ impl TlsFront {
     }
 }
 
-/// Takes TLS connections for `localhost` that may speak one of `protocols`; with its certificate.
-pub(crate) fn acceptor(protocols: &[&str]) -> (TlsAcceptor, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+/// Takes TLS connections for this name that may speak one of `protocols`; with its certificate.
+pub(crate) fn acceptor(name: &str, protocols: &[&str]) -> (TlsAcceptor, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
