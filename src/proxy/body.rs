@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use super::exchange::Exchange;
 use super::head;
 use super::leash::{self, Leash, Leashed};
+use super::multiplexed::Lease;
 use super::upstream::UpstreamBody;
 
 /// A client's request body: it streams to upstream and is recorded as it passes, up to a limit. As long as the
@@ -62,6 +63,7 @@ impl RequestBody {
             return Outgoing {
                 reader: None,
                 leashed: None,
+                place: None,
             };
         };
         let mut shared = recording.borrow_mut();
@@ -77,6 +79,7 @@ impl RequestBody {
         Outgoing {
             reader: Some(reader),
             leashed: None,
+            place: None,
         }
     }
 
@@ -100,9 +103,10 @@ impl RequestBody {
 
     /// Whether the body can be sent again byte for byte.
     pub fn is_replayable(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|recording| recording.borrow().whole)
+        self.0.as_ref().is_none_or(|recording| {
+            let recording = recording.borrow();
+            recording.whole && !recording.failed
+        })
     }
 
     /// When the client's part of the request last moved, and whether it is over.
@@ -219,6 +223,8 @@ pub struct Outgoing {
     /// `None` where there is no content.
     reader: Option<Reader>,
     leashed: Option<Leashed>,
+    /// Held for its drop.
+    place: Option<Lease>,
 }
 
 /// Why the content of a request cannot be sent to its end.
@@ -227,6 +233,9 @@ pub enum OutgoingError {
     /// The client's part of it broke off.
     #[error(transparent)]
     Client(#[from] hyper::Error),
+    /// The same, as an earlier attempt has seen.
+    #[error("the client's part of the request has broken off")]
+    Broken,
     /// The answer to it is not wanted any longer.
     #[error("the answer is over or given up")]
     LetGo,
@@ -235,8 +244,10 @@ pub enum OutgoingError {
 impl Outgoing {
     /// From now on the content ends with an error when what is returned is dropped. Without content there is nothing to
     /// end.
-    pub(super) fn leash(&mut self) -> Option<Leash> {
+    /// The place on the connection is taken as long as it is sent.
+    pub(super) fn leash(&mut self, place: Lease) -> Option<Leash> {
         self.reader.as_ref()?;
+        self.place = Some(place);
         let (leash, leashed) = leash::leash();
         self.leashed = Some(leashed);
         Some(leash)
@@ -298,7 +309,13 @@ impl Body for Outgoing {
             return Poll::Ready(Some(Err(OutgoingError::LetGo)));
         }
         match &mut self.reader {
-            Some(reader) => reader.poll(cx).map_err(OutgoingError::Client),
+            Some(reader) => match ready!(reader.poll(cx)) {
+                // What broke off must not look whole because it is asked once more.
+                None if reader.recording.borrow().failed => {
+                    Poll::Ready(Some(Err(OutgoingError::Broken)))
+                }
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(OutgoingError::Client))),
+            },
             None => Poll::Ready(None),
         }
     }
@@ -385,6 +402,9 @@ pub enum BodyError {
     /// Upstream's connection broke.
     #[error("the response from upstream was cut off")]
     Cut(#[from] hyper::Error),
+    /// Upstream reset the stream.
+    #[error("upstream ended the response before its end")]
+    Reset,
     /// Upstream fell silent.
     #[error("the response from upstream stood still for {0:?} (timeouts.body)")]
     Silent(Duration),
@@ -434,7 +454,7 @@ impl ResponseBody {
         };
         if let Poll::Ready(frame) = rest.poll_frame(cx) {
             self.silence = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+            return Poll::Ready(frame);
         }
         let bound = self.bound;
         let silence = self

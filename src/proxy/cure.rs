@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 
 use super::Proxy;
-use super::body::{BodyError, Kept, RequestBody, ResponseBody};
+use super::body::{Kept, RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::head;
 use super::reply::{self, PROXY_STATUS};
@@ -84,7 +84,7 @@ impl Content {
                 .map_or(0, Bytes::len);
             let cut = frame.is_err();
             // An error too: to the client the answer ends where it ended for us.
-            self.kept.push_back(frame.map_err(BodyError::from));
+            self.kept.push_back(frame);
             if cut {
                 break;
             }

@@ -160,30 +160,37 @@ impl Multiplexed {
     }
 }
 
-/// A place for one request on a shared connection, free again when this is dropped.
+/// A place for one request on a shared connection, free again when all clones of this are dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Lease(Rc<Place>);
+
 #[derive(Debug)]
-pub(super) struct Lease(Rc<Multiplexed>);
+struct Place(Rc<Multiplexed>);
 
 impl Lease {
     fn new(connection: &Rc<Multiplexed>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
-        Self(connection.clone())
+        Self(Rc::new(Place(connection.clone())))
+    }
+
+    fn connection(&self) -> &Multiplexed {
+        &self.0.0
     }
 
     /// Whether the connection has answered a request before.
     pub(super) fn is_reused(&self) -> bool {
-        self.0.used.get()
+        self.connection().used.get()
     }
 
     /// An answer has come.
     pub(super) fn answered(&self) {
-        self.0.used.set(true);
+        self.connection().used.set(true);
     }
 
     /// No answer has come; after a GOAWAY nothing more is sent here.
     pub(super) fn failed(&self, error: &hyper::Error) {
         if cause(error).is_some_and(h2::Error::is_go_away) {
-            self.0.retired.set(true);
+            self.connection().retired.set(true);
         }
     }
 
@@ -193,11 +200,14 @@ impl Lease {
         request: Request<Outgoing>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + use<>
     {
-        self.0.sender.borrow_mut().try_send_request(request)
+        self.connection()
+            .sender
+            .borrow_mut()
+            .try_send_request(request)
     }
 }
 
-impl Drop for Lease {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.idle_since.set(Instant::now());

@@ -11,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::body::{Outgoing, RequestBody};
+use super::body::{BodyError, Outgoing, RequestBody};
 use super::connection::{Bounds, Connection, Opened, Target, nobody};
 use super::leash::Leash;
 use super::multiplexed::{self, Lease, Shared};
@@ -74,6 +74,7 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, SendError> {
         let mut kept = self.take_kept();
         let mut attempts = 1;
+        let mut repeated = false;
         loop {
             let way = match kept.take() {
                 Some(way) => way,
@@ -94,7 +95,7 @@ impl Upstream {
                 // A shared one may be about to end without having said so.
                 (SendError::Ended(_), Fate::Unsent) => reused || shared,
                 (SendError::Ended(_), Fate::Unknown) => {
-                    reused && idempotent && body.is_replayable()
+                    reused && idempotent && body.is_replayable() && !repeated
                 }
                 (SendError::Refused(_), _) => body.is_replayable(),
                 _ => false,
@@ -103,6 +104,7 @@ impl Upstream {
                 return Err(error);
             }
             attempts += 1;
+            repeated |= fate == Fate::Unknown;
             if fate != Fate::Unknown {
                 kept = self.take_kept();
             }
@@ -191,7 +193,7 @@ impl Upstream {
         body: &RequestBody,
     ) -> Result<Response<UpstreamBody>, Unanswered> {
         self.target.address(&mut request);
-        let leash = request.body_mut().leash();
+        let leash = request.body_mut().leash(lease.clone());
         let answered = tokio::select! {
             biased;
             answered = lease.send(request) => answered,
@@ -407,9 +409,14 @@ impl UpstreamBody {
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        if let Some(Driver::Task(_) | Driver::Shared(..)) = &self.driver {
-            return Pin::new(&mut self.incoming).poll_frame(cx);
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &self.driver {
+            Some(Driver::Task(_)) => {
+                let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+                return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+            }
+            Some(Driver::Shared(..)) => return self.poll_stream(cx),
+            Some(Driver::Reader { .. }) | None => {}
         }
         // A small body has often come with the head and waits here already.
         let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody());
@@ -420,7 +427,22 @@ impl UpstreamBody {
         if let Poll::Ready(None) = frame {
             self.release();
         }
-        frame
+        frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn poll_stream(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let Some(frame) = frame else {
+            // The place is free for others, and whatever of the request is still to be sent nobody wants any more.
+            self.driver = None;
+            // To hyper a stream that is reset without an error has ended well.
+            let is_whole = self.incoming.is_end_stream();
+            return Poll::Ready((!is_whole).then_some(Err(BodyError::Reset)));
+        };
+        Poll::Ready(Some(frame.map_err(BodyError::from)))
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
