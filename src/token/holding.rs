@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use super::Published;
-use super::keeper::{Keeper, with_cause};
+use super::keeper::{Keeper, ON_ITS_WAY, with_cause};
 use super::record::{Record, RecordError};
 use super::state::{Outcome, Trouble};
 use super::store::{Look, Seen, StoreError};
 use super::succession::{meaning, never_logged_in, newer};
 
-/// How long a file that is no record is taken for one that another program is just writing.
-const BEING_WRITTEN: Duration = Duration::from_secs(10);
+/// How long a file that is no record is taken for one that another program is just writing: one that has emptied it
+/// before it refreshes may write what it gets as long as that takes.
+const BEING_WRITTEN: Duration = ON_ITS_WAY;
 
 impl Keeper {
     /// Takes over what another process stored, if that is newer than what we have (T2).
@@ -73,6 +74,8 @@ impl Keeper {
         let holds = |record: &Record| record.generation.is_some_and(|generation| generation > 0);
         // A later version's file is whole.
         if matches!(source, RecordError::FutureVersion(_))
+            // Somebody's pair, in a form that is not read here: it may be the living one.
+            || self.store.holds_a_refresh_token()
             || self.unsaved.is_some()
             || !self.record.as_ref().is_some_and(holds)
         {
@@ -107,11 +110,16 @@ impl Keeper {
         }
         // With a full disk there is no copy, and then no new file either.
         let written = self.store.set_aside().and_then(|aside| {
-            self.store.write(record)?;
-            Ok(aside)
+            let is_as_it_was = self.store.seen() == *seen;
+            if is_as_it_was {
+                self.store.write(record)?;
+            }
+            Ok(aside.filter(|_| is_as_it_was))
         });
         match written {
-            Ok(aside) => {
+            // Somebody has just written it.
+            Ok(None) => {}
+            Ok(Some(aside)) => {
                 self.damaged = None;
                 tracing::warn!(
                     credential = self.name,

@@ -141,7 +141,8 @@ impl Keeper {
     /// spending anything.
     async fn ask_again(&mut self, refusal: &Refusal, record: &Record) -> Result<(), Instead> {
         let outcome = match self.endpoint.introspect(&record.refresh_token).await {
-            Introspection::Active(_) => return Ok(()),
+            // An application that may not ask may be told so of any token, and one that is dead is no worse for being sent.
+            Introspection::Active(_) | Introspection::Inactive => return Ok(()),
             Introspection::BadClient => {
                 Outcome::Refused(Trouble::LoginRequired(refusal.message.clone()))
             }
@@ -149,12 +150,6 @@ impl Keeper {
                 "{}; whether it still is so is not known ({why}); a running proxy asks again by itself",
                 refusal.message
             ))),
-            said @ Introspection::Inactive => {
-                self.bury();
-                let intent = record.intent.as_ref();
-                let message = refusal_message("invalid_grant", "", intent, &said);
-                self.refuse(record.clone(), "invalid_grant", false, message)
-            }
         };
         Err(Instead::give_up(outcome))
     }

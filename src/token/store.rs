@@ -165,7 +165,7 @@ impl Store {
     /// # Errors
     ///
     /// When it cannot be read or written.
-    pub(super) fn set_aside(&self) -> Result<PathBuf, StoreError> {
+    pub(super) fn set_aside(&self) -> Result<Option<PathBuf>, StoreError> {
         let mut name = self.path.clone().into_os_string();
         name.push(".damaged");
         let aside = PathBuf::from(name);
@@ -173,7 +173,20 @@ impl Store {
             let copied = self.replace_at(&aside, &content.bytes);
             copied.map_err(|source| self.unwritable(source))?;
         }
-        Ok(aside)
+        Ok(Some(aside))
+    }
+
+    /// Whether what is there, whatever it is, has a refresh token in it that a person could take out.
+    pub(super) fn holds_a_refresh_token(&self) -> bool {
+        let Ok(Some(content)) = self.content() else {
+            return false;
+        };
+        let text = String::from_utf8_lossy(&content.bytes);
+        text.split("\"refresh_token\"").skip(1).any(|behind| {
+            let value = behind.trim_start().strip_prefix(':').map(str::trim_start);
+            let token = value.and_then(|value| value.strip_prefix('"'));
+            token.is_some_and(|token| !token.is_empty() && !token.starts_with('"'))
+        })
     }
 
     fn content(&self) -> Result<Option<Content>, StoreError> {

@@ -111,6 +111,10 @@ pub(super) fn newer(
     if memory.same_tokens(&stored) {
         return None;
     }
+    // Written by a program that was given it here, beside a refresh token from before: no pair that was ever issued.
+    if Placeholder::of(stored.access_token.expose_secret()).is_some() {
+        return None;
+    }
     let is_level = stored.generation.is_none_or(|theirs| theirs == ours);
     match (stored.logged_out, memory.logged_out) {
         // Not counted from ours: somebody had restored an older file, or did not wait for the lock. It holds all the same.
@@ -305,6 +309,15 @@ mod tests {
             taken(&ours, record(None, "other")),
             Some(6),
             "the example script refreshed"
+        );
+        let half = Record {
+            access_token: Secret::from(Placeholder::Access.token(5)),
+            ..record(None, "four")
+        };
+        assert_eq!(
+            taken(&ours, half),
+            None,
+            "a script that keeps its refresh token and has stored what it was given here"
         );
         let refusal = Refusal {
             about_client: false,
