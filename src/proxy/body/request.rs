@@ -1,24 +1,19 @@
-//! Bodies on their way: recorded while they pass towards upstream, counted while they pass back (rules F4 to F6).
+//! A request body on its way to upstream, recorded while it passes (rules F4 and F5).
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::Future;
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use super::exchange::Exchange;
-use super::head;
-use super::leash::{self, Leash, Leashed};
-use super::multiplexed::Lease;
-use super::upstream::UpstreamBody;
+use crate::proxy::head;
+use crate::proxy::leash::{self, Leash, Leashed};
+use crate::proxy::multiplexed::Lease;
 
 /// A client's request body: it streams to upstream and is recorded as it passes, up to a limit. As long as the
 /// recording is whole it can be read again from its beginning, also while the client is still sending.
@@ -245,7 +240,7 @@ impl Outgoing {
     /// From now on the content ends with an error when what is returned is dropped. Without content there is nothing to
     /// end.
     /// The place on the connection is taken as long as it is sent.
-    pub(super) fn leash(&mut self, place: Lease) -> Option<Leash> {
+    pub(in crate::proxy) fn leash(&mut self, place: Lease) -> Option<Leash> {
         self.reader.as_ref()?;
         self.place = Some(place);
         let (leash, leashed) = leash::leash();
@@ -331,210 +326,6 @@ impl Body for Outgoing {
     }
 }
 
-/// What a client gets as the content of a response.
-#[derive(Debug)]
-pub struct ResponseBody {
-    /// Read before; goes first.
-    kept: Kept,
-    rest: Option<UpstreamBody>,
-    /// How long upstream may be silent.
-    bound: Duration,
-    silence: Option<Pin<Box<Sleep>>>,
-    /// To be told at the next poll.
-    error: Option<BodyError>,
-    /// Written down when this is dropped.
-    exchange: Option<Box<Exchange>>,
-    /// Tells the connection's idle timer when this is over.
-    busy: Option<Busy>,
-}
-
-/// Frames that were read ahead of the client, with the error that ended them.
-pub type Kept = VecDeque<Result<Frame<Bytes>, BodyError>>;
-
-/// Held while a connection has something to do; says so when it is dropped.
-#[derive(Debug)]
-pub struct Busy(Rc<Activity>);
-
-/// What a connection is doing, for whoever judges whether it is idle.
-#[derive(Debug)]
-pub struct Activity {
-    exchanges: Cell<u32>,
-    /// Whether there has been a request at all.
-    used: Cell<bool>,
-    /// When the connection last became idle.
-    since: Cell<Instant>,
-}
-
-impl Activity {
-    /// Of a connection that was accepted just now.
-    pub fn new() -> Rc<Self> {
-        Rc::new(Self {
-            exchanges: Cell::new(0),
-            used: Cell::new(false),
-            since: Cell::new(Instant::now()),
-        })
-    }
-
-    /// An exchange begins; it ends when the answer is dropped.
-    pub fn begin(self: &Rc<Self>) -> Busy {
-        self.used.set(true);
-        self.exchanges.set(self.exchanges.get() + 1);
-        Busy(self.clone())
-    }
-
-    /// Since when the connection has had nothing to do, and whether it has had a request before; `None` while it is
-    /// busy.
-    pub fn idle_since(&self) -> Option<(Instant, bool)> {
-        (self.exchanges.get() == 0).then(|| (self.since.get(), self.used.get()))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.exchanges.set(self.0.exchanges.get() - 1);
-        self.0.since.set(Instant::now());
-    }
-}
-
-/// Why a response body ended early: its connection ends abruptly too, so that no cut file looks whole (F13).
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// Upstream's connection broke.
-    #[error("the response from upstream was cut off")]
-    Cut(#[from] hyper::Error),
-    /// Upstream reset the stream.
-    #[error("upstream ended the response before its end")]
-    Reset,
-    /// Upstream fell silent.
-    #[error("the response from upstream stood still for {0:?} (timeouts.body)")]
-    Silent(Duration),
-}
-
-impl ResponseBody {
-    /// A body that is all there.
-    pub fn local(content: Bytes) -> Self {
-        let kept = VecDeque::from([Ok(Frame::data(content))]);
-        Self {
-            kept,
-            rest: None,
-            bound: Duration::ZERO,
-            silence: None,
-            error: None,
-            exchange: None,
-            busy: None,
-        }
-    }
-
-    /// `kept`, then what is still to come from upstream.
-    pub fn streamed(kept: Kept, rest: UpstreamBody, bound: Duration) -> Self {
-        Self {
-            kept,
-            rest: Some(rest),
-            bound,
-            silence: None,
-            error: None,
-            exchange: None,
-            busy: None,
-        }
-    }
-
-    /// Has `exchange` written down when this body has ended, however it ends.
-    pub fn then_log(&mut self, exchange: Box<Exchange>) {
-        self.exchange = Some(exchange);
-    }
-
-    /// Counts the connection as busy until this body has ended.
-    pub fn keep_busy(&mut self, busy: Busy) {
-        self.busy = Some(busy);
-    }
-
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(rest) = &mut self.rest else {
-            return Poll::Ready(None);
-        };
-        if let Poll::Ready(frame) = rest.poll_frame(cx) {
-            self.silence = None;
-            return Poll::Ready(frame);
-        }
-        let bound = self.bound;
-        let silence = self
-            .silence
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(bound)));
-        ready!(silence.as_mut().poll(cx));
-        Poll::Ready(Some(Err(BodyError::Silent(bound))))
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(error) = self.error.take() {
-            if let Some(exchange) = &mut self.exchange {
-                exchange.cut();
-            }
-            return Poll::Ready(Some(Err(error)));
-        }
-        let frame = match self.kept.pop_front() {
-            Some(frame) => Some(frame),
-            None => ready!(self.poll_rest(cx)),
-        };
-        match frame {
-            Some(Ok(frame)) => {
-                if let Some(exchange) = &mut self.exchange {
-                    exchange.count(&frame);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                // hyper gives a connection up at once when it is told. What came before is to reach the client first,
-                // so hyper is left a moment to send it.
-                self.error = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            None => {
-                self.rest = None;
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.error.is_none()
-            && self.kept.is_empty()
-            && self.rest.as_ref().is_none_or(UpstreamBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let kept: usize = self
-            .kept
-            .iter()
-            .flatten()
-            .filter_map(Frame::data_ref)
-            .map(Bytes::len)
-            .sum();
-        match self.rest.as_ref().map(|rest| rest.size_hint().exact()) {
-            None => SizeHint::with_exact(kept as u64),
-            Some(Some(rest)) => SizeHint::with_exact(kept as u64 + rest),
-            Some(None) => SizeHint::default(),
-        }
-    }
-}
-
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        let whole = self.is_end_stream();
-        if let Some(exchange) = self.exchange.as_mut().filter(|_| !whole) {
-            exchange.cut();
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "body_tests.rs"]
+#[path = "request_tests.rs"]
 mod tests;

@@ -1,5 +1,6 @@
 //! The recording alone, fed frame by frame.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::task::Waker;
 
