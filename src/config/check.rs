@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Log,
-    LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Replay, Scheme, Timeouts,
-    Upstream, secrets, state_directory,
+    LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
+    replay, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -50,7 +50,7 @@ pub(super) fn check<'a>(
         }
     }
     credentials.finish(source);
-    let replay = check_replay(source, &mut root);
+    let replay = replay::check(source, &mut root, environment);
     let timeouts = check_timeouts(source, &mut root);
     let listen = listen.unwrap_or_else(|| {
         Found::implied("listen", vec![SocketAddr::from(([127, 0, 0, 1], 8118))])
@@ -322,27 +322,6 @@ fn check_hook<'a>(
         source.problem(Some(&found.at), &found.key, message);
     }
     found.value
-}
-
-fn check_replay<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Replay {
-    let mut table = root.table(source, "replay");
-    const MOST: u64 = 1 << 30;
-    let memory = match table.size(source, "memory") {
-        Some(found) if found.value > MOST => {
-            source.problem(
-                Some(&found.at),
-                &found.key,
-                "at most \"1 GiB\" is accepted, since each request may take that much",
-            );
-            MOST
-        }
-        Some(found) => found.value,
-        None => 1 << 20,
-    };
-    table.finish(source);
-    Replay {
-        memory: usize::try_from(memory).unwrap_or(usize::MAX),
-    }
 }
 
 fn check_timeouts<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Timeouts {

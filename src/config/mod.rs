@@ -10,6 +10,7 @@ mod no_proxy;
 mod origin;
 mod raw;
 mod redirect;
+mod replay;
 mod secrets;
 
 use std::collections::BTreeMap;
@@ -150,11 +151,19 @@ pub struct Client {
     pub secret: Secret,
 }
 
-/// `[replay]`
-#[derive(Clone, Copy, Debug)]
+/// `[replay]`: bytes of request bodies that are recorded, so that a request can be sent again.
+#[derive(Clone, Debug)]
 pub struct Replay {
-    /// Bytes of a request body that are recorded; a larger one cannot be sent again.
+    /// In memory, of each request.
     pub memory: usize,
+    /// In a temporary file, of each request; zero for no file.
+    pub disk: u64,
+    /// In memory, of all requests together.
+    pub total_memory: u64,
+    /// In temporary files, of all requests together.
+    pub total_disk: u64,
+    /// Where temporary files are made.
+    pub directory: PathBuf,
 }
 
 /// `[timeouts]`

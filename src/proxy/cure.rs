@@ -105,12 +105,9 @@ impl Proxy {
     ) -> Answer {
         let grant = &self.settings.grant;
         let mut first = Answer::plain(first, Some(generation));
-        if !body.is_replayable() {
+        if let Some(lost) = body.lost() {
             grant.report(generation);
-            return first.noted(
-                "not replayed",
-                "not replayed: the request body is larger than replay.memory",
-            );
+            return first.noted("not replayed", &format!("not replayed: {lost}"));
         }
         body.pause();
         let newer = tokio::select! {
@@ -137,10 +134,13 @@ impl Proxy {
                 Answer::plain(response, Some(bearer.generation))
                     .noted("replayed", "replayed with a new token")
             }
-            Err(error) => first.noted(
-                "not replayed",
-                &format!("the replay got no answer: {error}"),
-            ),
+            Err(error) => {
+                body.resume();
+                first.noted(
+                    "not replayed",
+                    &format!("the replay got no answer: {error}"),
+                )
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ use hyper::body::Incoming;
 use crate::config::{Config, OAuth2Endpoint, Origin};
 use crate::token::Grant;
 use crate::token::traffic::Lane;
-use body::{RequestBody, ResponseBody};
+use body::{Recordings, RequestBody, ResponseBody};
 use connection::Target;
 use cure::Answer;
 use exchange::Exchange;
@@ -61,7 +61,7 @@ pub struct Settings {
     oauth2_endpoint: OAuth2Endpoint,
     /// The application that the real pair was issued to.
     client_id: String,
-    replay_memory: usize,
+    recordings: Arc<Recordings>,
     body_timeout: Duration,
     log_requests: bool,
 }
@@ -84,7 +84,7 @@ impl Settings {
             public_url: config.public_url.clone(),
             oauth2_endpoint: config.credential.oauth2_endpoint,
             client_id: client.map_or_else(String::new, |client| client.id.clone()),
-            replay_memory: config.replay.memory,
+            recordings: Recordings::new(&config.replay, config.timeouts.body),
             body_timeout: config.timeouts.body,
             log_requests: config.log.requests,
         })
@@ -189,7 +189,7 @@ impl Proxy {
         self.prepare(&mut head)?;
         let bearer = self.settings.grant.bearer().await?;
         let on_its_way = self.lane.enter();
-        let body = RequestBody::record(incoming, self.settings.replay_memory);
+        let body = RequestBody::record(incoming, &self.settings.recordings);
         head::authorize(&mut head.headers, bearer.header.clone());
         let first = self.send(&head, &body).await?;
         let answer = match route::is_curable(first.status(), &head.uri) {
@@ -197,6 +197,7 @@ impl Proxy {
             true => Box::pin(self.cure(first, &mut head, &body, bearer.generation)).await,
         };
         drop(on_its_way);
+        body.answered();
         answer.note(exchange);
         Ok(self.hand_back(answer, &asked))
     }
@@ -210,7 +211,7 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, Refusal> {
         let asked = Asked::of(&head);
         self.prepare(&mut head)?;
-        let body = RequestBody::record(incoming, self.settings.replay_memory);
+        let body = RequestBody::record(incoming, &self.settings.recordings);
         let response = self.send(&head, &body).await?;
         Ok(self.hand_back(Answer::plain(response, None), &asked))
     }

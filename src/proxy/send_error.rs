@@ -1,10 +1,12 @@
 //! Why there is no answer from upstream, and whose fault that is.
 
+use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use rustls::Error as TlsError;
 
+use super::body::OutgoingError;
 use crate::dial::{Attempts, DialError, NoTunnel, Peer, Step};
 
 /// Why a request got no answer from upstream.
@@ -25,6 +27,9 @@ pub enum SendError {
     /// The client's part of the request broke off, or is not what its framing says.
     #[error("the request body ended before its time or is not framed as HTTP/1.1 asks")]
     RequestBody(#[source] hyper::Error),
+    /// What was recorded of the request cannot be had again.
+    #[error("the recorded part of the request body cannot be sent again: {}", cause(.0))]
+    Recording(#[source] hyper::Error),
     /// Others that open a connection have not come to an end.
     #[error("upstream {0} did not accept a connection within {1:?} (upstream.connect_timeout)")]
     ConnectTimeout(String, Duration),
@@ -73,7 +78,26 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
     error.get_ref()?.downcast_ref()
 }
 
+/// What hyper was told by the body; its own words say only that it was told something.
+fn cause(error: &hyper::Error) -> String {
+    error.source().map_or_else(String::new, |source| {
+        let below = source.source();
+        below.map_or_else(|| source.to_string(), |below| format!("{source}: {below}"))
+    })
+}
+
 impl SendError {
+    /// What hyper reports when a request body fails, by whose part of it that was.
+    pub(super) fn request_body(error: hyper::Error) -> Self {
+        let said = error.source().and_then(|source| source.downcast_ref());
+        match said {
+            Some(OutgoingError::<hyper::Error>::Unreadable(_) | OutgoingError::Lost(_)) => {
+                Self::Recording(error)
+            }
+            _ => Self::RequestBody(error),
+        }
+    }
+
     /// Whether it took too long, rather than failed.
     pub fn is_timeout(&self) -> bool {
         match self {
@@ -97,6 +121,7 @@ impl SendError {
             Self::RequestTimeout(_) => "connection_write_timeout",
             Self::Ended(_) | Self::Refused(_) => "connection_terminated",
             Self::RequestBody(_) => "http_request_error",
+            Self::Recording(_) => "proxy_internal_error",
             Self::Garbage(_) | Self::Switched | Self::Coding | Self::NoHttp2(_) => {
                 "http_protocol_error"
             }

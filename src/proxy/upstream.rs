@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::body::{BodyError, Outgoing, RequestBody};
+use super::body::{BodyError, Failed, Outgoing, RequestBody};
 use super::connection::{Bounds, Connection, Opened, Target, nobody};
 use super::leash::Leash;
 use super::multiplexed::{self, Lease, Shared};
@@ -305,8 +305,12 @@ impl Unanswered {
             (SendError::Ended(source), Fate::Unsent)
         } else if multiplexed::is_unprocessed(&source) {
             (SendError::Refused(source), Fate::Unprocessed)
-        } else if body.progress().is_some_and(|progress| progress.failed) {
-            (SendError::RequestBody(source), Fate::Unknown)
+        } else if let Some(failed) = body.progress().and_then(|progress| progress.failed) {
+            let error = match failed {
+                Failed::Client => SendError::RequestBody(source),
+                Failed::Recording => SendError::Recording(source),
+            };
+            (error, Fate::Unknown)
         } else if multiplexed::is_garbage(&source) {
             (SendError::Garbage(source), Fate::Unknown)
         } else {
@@ -324,7 +328,7 @@ impl From<TrySendError<Request<Outgoing>>> for Unanswered {
             SendError::Garbage(source)
         } else if source.is_user() {
             // Of what hyper calls its user's, only the body can fail here.
-            SendError::RequestBody(source)
+            SendError::request_body(source)
         } else {
             SendError::Ended(source)
         };

@@ -19,7 +19,7 @@ fn all_problems_of_a_configuration_are_told_with_their_places() {
     let mut world = World::new();
     world.top = "lisen = [\"127.0.0.1:0\"]\nworkers = \"many\"".to_owned();
     world.tables =
-        "client_secret = 5\nrefresh_margin = \"soon\"\n[replay]\nmemory = \"big\"\n[extra]\n"
+        "client_secret = 5\nrefresh_margin = \"soon\"\n[replay]\nmemory = \"big\"\ntotal_disk = \"1 MiB\"\n[extra]\n"
             .to_owned();
     let errors = refusal(&world, 78);
     for expected in [
@@ -30,6 +30,7 @@ fn all_problems_of_a_configuration_are_told_with_their_places() {
         "credentials.default.client_secret: expected a string in quotes",
         "credentials.default.refresh_margin: expected a duration",
         "replay.memory: expected a size",
+        "replay.total_disk: at least what replay.disk allows each request is accepted",
         "extra: unknown key",
     ] {
         assert!(errors.contains(expected), "{expected}: {errors}");

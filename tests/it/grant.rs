@@ -668,7 +668,7 @@ fn t15_a_401_that_no_rotation_cures_does_not_become_a_storm() {
 #[test]
 fn t15_uploads_that_cannot_be_replayed_are_no_storm_either() {
     let mut world = World::logged_in();
-    world.tables = "[replay]\nmemory = \"1 KiB\"\n".to_owned();
+    world.tables = "[replay]\nmemory = \"1 KiB\"\ndisk = \"0 B\"\n".to_owned();
     world
         .sandbox
         .change(|behaviour| behaviour.unauthorized_under = Some("/sandbox/echo".to_owned()));

@@ -1,10 +1,13 @@
 //! Rules F4 to F8: a replay is byte-identical or does not happen, and happens once.
 
+use std::fs;
+use std::path::PathBuf;
+
 use http::HeaderValue;
 use lucid_proxy::sandbox::{Behaviour, Timing, Unauthorized};
 
 use crate::world::raw_upstream::RawUpstream;
-use crate::world::{Response, SOON, Serving, World};
+use crate::world::{Mount, Response, SOON, Serving, World, is_root};
 
 /// Bytes that differ everywhere, so that none can be lost, doubled or moved unseen.
 fn bytes(length: usize) -> Vec<u8> {
@@ -116,6 +119,118 @@ fn f05_the_rest_of_a_body_that_is_still_coming_flows_into_the_replay() {
     }
 }
 
+/// A directory for recordings, and the table that names it.
+fn recorded_in(world: &mut World) -> PathBuf {
+    let directory = world.directory.path().join("recordings");
+    fs::create_dir(&directory).expect("a directory");
+    world.tables = format!("[replay]\ndirectory = {directory:?}\n");
+    directory
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "it looks into /proc")]
+fn f04_f05_an_upload_that_is_recorded_on_disk_is_replayed_with_flat_memory() {
+    const LENGTH: usize = 40 << 20;
+    const FLAT: u64 = 8 << 20;
+    let mut world = World::logged_in();
+    let directory = recorded_in(&mut world);
+    let serving = world.serve();
+    let body = bytes(LENGTH);
+    let (first, rest) = body.split_at(LENGTH / 2);
+    // Both workers have served something, and know how large their buffers have to be.
+    for _ in 0..8 {
+        assert_arrived(
+            &echo(&serving, &body[..1 << 20]),
+            &body[..1 << 20],
+            &serving,
+        );
+    }
+    for (timing, close) in [
+        (Timing::AtHead, false),
+        (Timing::AfterBytes(LENGTH as u64 / 3), true),
+        (Timing::AfterBytes(LENGTH as u64 - 1), true),
+        (Timing::AfterBody, false),
+    ] {
+        world.sandbox.change(|behaviour| {
+            behaviour.unauthorized.timing = timing;
+            behaviour.unauthorized.close = close;
+        });
+        world.sandbox.expire_access_tokens();
+        let before = serving.resident_from_now_on();
+        let mut client = serving.connect();
+        client.request(
+            "POST /sandbox/echo",
+            &[&format!("Content-Length: {LENGTH}")],
+            b"",
+        );
+        client.send(first);
+        // Some of it has gone where it should.
+        serving.wait_until(|serving| serving.open_files(&directory) == 1);
+        client.send(rest);
+        assert_arrived(&client.response(), &body, &serving);
+        let grown = serving.resident_at_most().saturating_sub(before);
+        assert!(grown < FLAT, "{timing:?}: {grown} bytes");
+        serving.wait_until(|serving| serving.open_files(&directory) == 0);
+        assert_eq!(fs::read_dir(&directory).expect("a directory").count(), 0);
+    }
+    assert_eq!(world.sandbox.counts().token_posts, 4);
+}
+
+/// An upload larger than memory holds passes; with a dead token it gets its 401, and a reason.
+fn assert_passes_unrecorded(world: &World, serving: &Serving) {
+    let body = bytes(3 << 20);
+    assert_arrived(&echo(serving, &body), &body, serving);
+    world.sandbox.expire_access_tokens();
+    let response = echo(serving, &body);
+    assert_eq!(response.status, 401, "{}", serving.log());
+    let status = response.header("proxy-status").expect("it says why");
+    assert!(
+        status.contains("could not be recorded in replay.directory"),
+        "{status}"
+    );
+    let rotations = world.sandbox.counts().rotations;
+    serving.wait_for_log(&format!("generation={}", rotations + 1));
+    assert_arrived(&echo(serving, &body), &body, serving);
+    // Less than memory holds is recorded all the same.
+    world.sandbox.expire_access_tokens();
+    assert_arrived(&echo(serving, &body[..1 << 20]), &body[..1 << 20], serving);
+    let log = serving.log();
+    let warnings: Vec<_> = log.matches("cannot be recorded in").collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+}
+
+#[test]
+fn f04_a_disk_that_is_full_or_missing_stops_the_recording_and_not_the_request() {
+    let mut world = World::logged_in();
+    world
+        .sandbox
+        .change(|behaviour| behaviour.unauthorized.timing = Timing::AfterBody);
+    world.tables = "[replay]\ndirectory = \"nowhere\"\n".to_owned();
+    let serving = world.serve();
+    assert_passes_unrecorded(&world, &serving);
+    assert!(
+        serving
+            .log()
+            .contains("state/nowhere: No such file or directory"),
+        "{}",
+        serving.log()
+    );
+    drop(serving);
+    if !is_root() {
+        return;
+    }
+    let directory = world.directory.path().join("small");
+    let _mount = Mount::tmpfs(&directory, "size=1m");
+    world.tables = format!("[replay]\ndirectory = {directory:?}\n");
+    let serving = world.serve();
+    assert_passes_unrecorded(&world, &serving);
+    assert!(
+        serving.log().contains("No space left on device"),
+        "{}",
+        serving.log()
+    );
+}
+
 #[test]
 fn f05_an_empty_body_and_a_chunked_one_are_replayed_with_the_same_framing() {
     let upstream = RawUpstream::start();
@@ -219,11 +334,46 @@ fn f06_without_an_answer_to_the_replay_the_first_one_reaches_the_client_whole() 
 }
 
 #[test]
+fn f06_without_an_answer_to_the_replay_the_first_attempt_goes_on() {
+    let upstream = RawUpstream::start();
+    let mut world = World::logged_in();
+    world.upstream = upstream.origin();
+    let serving = world.serve();
+    let body = bytes(500_000);
+    let (begun, rest) = body.split_at(100_000);
+    let mut client = serving.connect();
+    client.request("POST /x", &["Content-Length: 500000"], b"");
+    client.send(begun);
+    let mut first = upstream.accept();
+    first.head().expect("a request");
+    assert!(first.read(100_000) == begun);
+    first.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nno");
+    let mut replay = upstream.accept();
+    replay.head().expect("a request");
+    assert!(replay.read(100_000) == begun);
+    drop((replay, upstream));
+    // It ends its answer when it has all of the request.
+    client.send(rest);
+    assert!(first.read(400_000) == rest, "each byte once");
+    first.send(b"t!");
+    let response = client.response();
+    assert_eq!((response.status, response.text().as_str()), (401, "not!"));
+    let status = response.header("proxy-status").expect("it says why");
+    assert!(status.contains("the replay got no answer"), "{status}");
+}
+
+/// A body that is larger than what is recorded, by a byte, under these limits.
+const SMALL: [(&str, usize); 2] = [
+    ("memory = \"64 KiB\"\ndisk = \"0 B\"", 64 << 10),
+    ("memory = \"64 KiB\"\ndisk = \"200 KiB\"", 264 << 10),
+];
+
+#[test]
 fn f07_a_body_too_large_to_record_still_causes_the_rotation() {
-    let body = bytes((64 << 10) + 1);
-    for chunked in [false, true] {
+    for ((limits, length), chunked) in SMALL.into_iter().zip([false, true, false, true]) {
+        let body = bytes(length + 1);
         let mut world = World::logged_in();
-        world.tables = "[replay]\nmemory = \"64 KiB\"\n".to_owned();
+        world.tables = format!("[replay]\n{limits}\n");
         let serving = world.serve();
         world.sandbox.expire_access_tokens();
         let rotations = world.sandbox.counts().rotations;
@@ -247,7 +397,8 @@ fn f07_a_body_too_large_to_record_still_causes_the_rotation() {
             (401, "unauthorized")
         );
         let status = response.header("proxy-status").expect("it says why");
-        assert!(status.contains("larger than replay.memory"), "{status}");
+        let reason = "not replayed: the request body is larger than replay.memory and replay.disk";
+        assert!(status.contains(reason), "{status}");
         world
             .sandbox
             .wait_until(SOON, |counts| counts.rotations == rotations + 1);
@@ -258,12 +409,14 @@ fn f07_a_body_too_large_to_record_still_causes_the_rotation() {
 
 #[test]
 fn f07_a_body_of_exactly_the_limit_is_replayed() {
-    let mut world = World::logged_in();
-    world.tables = "[replay]\nmemory = \"64 KiB\"\n".to_owned();
-    let serving = world.serve();
-    world.sandbox.expire_access_tokens();
-    let body = bytes(64 << 10);
-    assert_arrived(&echo(&serving, &body), &body, &serving);
+    for (limits, length) in SMALL {
+        let mut world = World::logged_in();
+        world.tables = format!("[replay]\n{limits}\n");
+        let serving = world.serve();
+        world.sandbox.expire_access_tokens();
+        let body = bytes(length);
+        assert_arrived(&echo(&serving, &body), &body, &serving);
+    }
 }
 
 #[test]

@@ -1,10 +1,18 @@
-//! Bodies on their way: `request` records what passes towards upstream, `response` counts what passes back, and
-//! `activity` knows when a connection is done with both.
+//! Bodies on their way.
+//!
+//! `request`: what goes to upstream, once or again; `recorder` keeps what has passed of it, in memory and in a `spool`,
+//! within the limits of all [`Recordings`]. `response`: what comes back. `activity`: whether a connection is done with
+//! both.
 
 mod activity;
+mod recorder;
+mod recordings;
 mod request;
 mod response;
+mod spool;
 
 pub use activity::{Activity, Busy};
-pub use request::{Outgoing, OutgoingError, Progress, RequestBody};
+pub use recorder::Lost;
+pub use recordings::Recordings;
+pub use request::{Failed, Outgoing, OutgoingError, Progress, RequestBody};
 pub use response::{BodyError, Kept, ResponseBody};

@@ -1,8 +1,12 @@
 //! A request body on its way to upstream, recorded while it passes (rules F4 and F5).
 
 use std::cell::RefCell;
+use std::error::Error;
+use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -11,68 +15,83 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::recorder::{Lost, Reading, Recorded, Recorder};
+use super::recordings::Recordings;
 use crate::proxy::head;
 use crate::proxy::leash::{self, Leash, Leashed};
 use crate::proxy::multiplexed::Lease;
 
-/// A client's request body: it streams to upstream and is recorded as it passes, up to a limit. As long as the
-/// recording is whole it can be read again from its beginning, also while the client is still sending.
+/// A client's request body: it streams to upstream and is recorded as it passes. As long as the recording is whole it
+/// can be read again from its beginning, also while the client is still sending.
 #[derive(Clone, Debug)]
 pub struct RequestBody(Option<Rc<RefCell<Recording>>>);
 
 #[derive(Debug)]
 struct Recording<B = Incoming> {
     incoming: B,
-    chunks: Vec<Bytes>,
+    /// How many bytes the client has announced.
+    length: Option<u64>,
+    recorder: Recorder,
+    /// How many bytes have come.
+    passed: u64,
     trailers: Option<HeaderMap>,
-    recorded: usize,
-    /// Bytes that are recorded at the most.
-    limit: usize,
-    /// Whether everything that came so far is recorded.
-    whole: bool,
+    client: Client,
+    /// Attempts that were given out, by their number.
+    attempts: u32,
     /// The attempt that may read; others stand still.
-    attempt: u32,
-    /// Whether that one stands still too.
-    paused: bool,
-    /// It, where it has asked meanwhile.
-    stopped: Option<Waker>,
-    /// When the body last moved, or ended.
-    moved: Instant,
-    ended: bool,
-    /// Whether the client's part of the request broke off.
-    failed: bool,
+    turn: u32,
+    /// The attempt that was stopped and may be told to go on, and who waits for that.
+    paused: (u32, Option<Waker>),
+    /// No attempt will follow.
+    answered: bool,
+    progress: Progress,
+}
+
+/// What is to be expected of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    Sending,
+    /// All has come.
+    Done,
+    /// No more comes, although more was to.
+    Gone,
+}
+
+/// Why a request body cannot be sent on.
+#[derive(Debug, thiserror::Error)]
+pub enum OutgoingError<E: Error + 'static = hyper::Error> {
+    /// The client has left, or sends what is no body.
+    #[error("the client's part broke off")]
+    Client(#[source] E),
+    /// The same, noticed by an earlier attempt.
+    #[error("the client's part broke off before")]
+    Gone,
+    /// What has passed cannot be sent again.
+    #[error("there is no recording of what has passed: {0}")]
+    Lost(Lost),
+    /// The disk does not give back what it took.
+    #[error("the recording cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// The answer to it is not wanted any longer.
+    #[error("the answer is over or given up")]
+    LetGo,
 }
 
 impl RequestBody {
-    /// A body that is recorded up to `limit` bytes.
-    pub fn record(incoming: Incoming, limit: usize) -> Self {
+    /// A body that is recorded within these limits.
+    pub fn record(incoming: Incoming, recordings: &Arc<Recordings>) -> Self {
+        // By far the most requests have no content: nothing is made for them.
         if incoming.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Rc::new(RefCell::new(Recording::new(incoming, limit)))))
+        let recording = Recording::new(incoming, recordings);
+        Self(Some(Rc::new(RefCell::new(recording))))
     }
 
     /// The body from its beginning, for the next attempt to send the request. Earlier attempts stand still from now on.
     pub fn attempt(&self) -> Outgoing {
-        let Some(recording) = &self.0 else {
-            return Outgoing {
-                reader: None,
-                leashed: None,
-                place: None,
-            };
-        };
-        let mut shared = recording.borrow_mut();
-        shared.attempt += 1;
-        shared.paused = false;
-        let reader = Reader {
-            attempt: shared.attempt,
-            next: 0,
-            trailers_read: false,
-            hint: shared.hint(),
-            recording: recording.clone(),
-        };
         Outgoing {
-            reader: Some(reader),
+            reader: self.0.as_ref().map(Reader::new),
             leashed: None,
             place: None,
         }
@@ -81,112 +100,149 @@ impl RequestBody {
     /// Stops the attempt under way from reading on: what the client sends from now on is for the next one.
     pub fn pause(&self) {
         if let Some(recording) = &self.0 {
-            recording.borrow_mut().paused = true;
+            recording.borrow_mut().pause();
         }
     }
 
     /// Lets the attempt that [`RequestBody::pause`] stopped read on.
     pub fn resume(&self) {
         if let Some(recording) = &self.0 {
-            let mut recording = recording.borrow_mut();
-            recording.paused = false;
-            if let Some(reader) = recording.stopped.take() {
-                reader.wake();
-            }
+            recording.borrow_mut().resume();
+        }
+    }
+
+    /// Says that no attempt will follow: what has been read of the recording is not needed any more.
+    pub fn answered(&self) {
+        if let Some(recording) = &self.0 {
+            recording.borrow_mut().answered = true;
         }
     }
 
     /// Whether the body can be sent again byte for byte.
     pub fn is_replayable(&self) -> bool {
-        self.0.as_ref().is_none_or(|recording| {
-            let recording = recording.borrow();
-            recording.whole && !recording.failed
-        })
+        self.lost().is_none()
     }
 
-    /// When the client's part of the request last moved, and whether it is over.
+    /// Why the body cannot be sent again, where that is so.
+    pub fn lost(&self) -> Option<Lost> {
+        self.0.as_ref()?.borrow().lost()
+    }
+
+    /// How far the attempt under way has come; `None` where there is no content.
     pub fn progress(&self) -> Option<Progress> {
-        let recording = self.0.as_ref()?.borrow();
-        Some(Progress {
-            moved: recording.moved,
-            ended: recording.ended,
-            failed: recording.failed,
-        })
+        Some(self.0.as_ref()?.borrow().progress)
     }
 }
 
-/// How far a request body has come.
+/// How far an attempt to send a request body has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// When it last moved.
     pub moved: Instant,
     /// Whether all of it has been handed on.
     pub ended: bool,
-    /// Whether it broke off.
-    pub failed: bool,
+    /// Why it cannot be, where that is so.
+    pub failed: Option<Failed>,
+}
+
+/// Whose part of a request body failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The client's.
+    Client,
+    /// The recording's.
+    Recording,
 }
 
 impl<B> Recording<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes, Error: Error> + Unpin,
 {
-    fn new(incoming: B, limit: usize) -> Self {
-        // A body that says beforehand that it is too large need not be recorded up to there.
-        let whole = incoming.size_hint().lower() <= limit as u64;
-        let moved = Instant::now();
+    fn new(incoming: B, recordings: &Arc<Recordings>) -> Self {
+        let length = incoming.size_hint().exact();
         Self {
             incoming,
-            chunks: Vec::new(),
+            length,
+            recorder: Recorder::new(recordings, length),
+            passed: 0,
             trailers: None,
-            recorded: 0,
-            limit,
-            whole,
-            attempt: 0,
-            paused: false,
-            stopped: None,
-            moved,
-            ended: false,
-            failed: false,
+            client: Client::Sending,
+            attempts: 0,
+            turn: 0,
+            paused: (0, None),
+            answered: false,
+            progress: Progress {
+                moved: Instant::now(),
+                ended: false,
+                failed: None,
+            },
         }
     }
 
-    /// The exact size of the body from its beginning, where the client gave it.
-    fn hint(&self) -> SizeHint {
-        match self.incoming.size_hint().exact() {
-            Some(rest) if self.whole => SizeHint::with_exact(rest + self.recorded as u64),
-            Some(rest) => SizeHint::with_exact(rest),
-            None => SizeHint::default(),
+    fn begin_attempt(&mut self) -> u32 {
+        self.attempts += 1;
+        self.turn = self.attempts;
+        self.progress.ended = false;
+        self.progress.failed = None;
+        self.turn
+    }
+
+    fn pause(&mut self) {
+        self.paused = (self.turn, None);
+        self.attempts += 1;
+        self.turn = self.attempts;
+    }
+
+    fn resume(&mut self) {
+        let (attempt, waiting) = std::mem::take(&mut self.paused);
+        self.turn = attempt;
+        if let Some(waker) = waiting {
+            waker.wake();
         }
     }
 
-    /// The next frame from the client, recorded if there is room.
+    fn lost(&self) -> Option<Lost> {
+        if self.client == Client::Gone {
+            return Some(Lost::Gone);
+        }
+        // What is still all with the client needs no recording, however large it is.
+        self.recorder.lost().filter(|_| self.passed > 0)
+    }
+
+    /// The next frame from the client, recorded; [`Poll::Pending`] also while the recording has no room for it.
     fn poll_client(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        ready!(self.recorder.poll_room(cx));
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        self.moved = Instant::now();
-        match frame {
+        Poll::Ready(match frame {
             Some(Ok(frame)) => {
+                let frame = self.keep(frame);
                 // Of a body of known length nobody asks for more than that.
-                self.ended = self.incoming.is_end_stream();
-                Poll::Ready(self.keep(frame).map(Ok))
+                if self.incoming.is_end_stream() {
+                    self.client = Client::Done;
+                }
+                // What is due goes to the disk before the next frame is asked for.
+                let _ = self.recorder.poll_room(cx);
+                frame.map(Ok)
             }
             Some(Err(error)) => {
-                self.failed = true;
-                Poll::Ready(Some(Err(error)))
+                self.client = Client::Gone;
+                Some(Err(error))
             }
             None => {
-                self.ended = true;
-                Poll::Ready(None)
+                self.client = Client::Done;
+                None
             }
-        }
+        })
     }
 
     fn keep(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         match frame.into_data() {
             Ok(data) => {
-                self.keep_data(&data);
+                self.passed += data.len() as u64;
+                self.recorder.keep(&data);
                 Some(Frame::data(data))
             }
             Err(frame) => {
@@ -195,19 +251,6 @@ where
                 self.trailers = Some(trailers.clone());
                 Some(Frame::trailers(trailers))
             }
-        }
-    }
-
-    fn keep_data(&mut self, data: &Bytes) {
-        if !self.whole {
-            return;
-        }
-        self.recorded += data.len();
-        if self.recorded > self.limit {
-            self.whole = false;
-            self.chunks = Vec::new();
-        } else {
-            self.chunks.push(data.clone());
         }
     }
 }
@@ -220,20 +263,6 @@ pub struct Outgoing {
     leashed: Option<Leashed>,
     /// Held for its drop.
     place: Option<Lease>,
-}
-
-/// Why the content of a request cannot be sent to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum OutgoingError {
-    /// The client's part of it broke off.
-    #[error(transparent)]
-    Client(#[from] hyper::Error),
-    /// The same, as an earlier attempt has seen.
-    #[error("the client's part of the request has broken off")]
-    Broken,
-    /// The answer to it is not wanted any longer.
-    #[error("the answer is over or given up")]
-    LetGo,
 }
 
 impl Outgoing {
@@ -249,45 +278,125 @@ impl Outgoing {
     }
 }
 
-#[derive(Debug)]
 struct Reader<B = Incoming> {
     recording: Rc<RefCell<Recording<B>>>,
     attempt: u32,
-    /// The next of the recorded chunks.
-    next: usize,
+    /// How many bytes this attempt has handed on.
+    position: u64,
     trailers_read: bool,
-    hint: SizeHint,
+    /// What is being read from the file.
+    reading: Option<Reading>,
+    length: Option<u64>,
+    ended: bool,
 }
+
+type FrameResult<E> = Result<Frame<Bytes>, OutgoingError<E>>;
 
 impl<B> Reader<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes, Error: Error> + Unpin,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut recording = self.recording.borrow_mut();
-        if recording.attempt != self.attempt {
-            // Another attempt has taken over; this one is about to be dropped.
+    fn new(recording: &Rc<RefCell<Recording<B>>>) -> Self {
+        let mut shared = recording.borrow_mut();
+        Self {
+            recording: recording.clone(),
+            attempt: shared.begin_attempt(),
+            position: 0,
+            trailers_read: false,
+            reading: None,
+            length: shared.length,
+            ended: false,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<FrameResult<B::Error>>> {
+        let recording = self.recording.clone();
+        let mut recording = recording.borrow_mut();
+        if recording.turn != self.attempt {
+            // Another attempt has taken over, and this one is about to be dropped; unless it is told to go on.
+            if recording.paused.0 == self.attempt {
+                recording.paused.1 = Some(cx.waker().clone());
+            }
             return Poll::Pending;
         }
-        if recording.paused {
-            recording.stopped = Some(cx.waker().clone());
-            return Poll::Pending;
+        let frame = ready!(self.poll_frame(&mut recording, cx));
+        recording.progress.moved = Instant::now();
+        recording.progress.failed = frame.as_ref().and_then(|frame| match frame {
+            Err(OutgoingError::Lost(_) | OutgoingError::Unreadable(_)) => Some(Failed::Recording),
+            Err(_) => Some(Failed::Client),
+            Ok(_) => None,
+        });
+        if let Some(data) = frame
+            .as_ref()
+            .and_then(|frame| frame.as_ref().ok()?.data_ref())
+        {
+            self.position += data.len() as u64;
         }
-        if let Some(chunk) = recording.chunks.get(self.next) {
-            self.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        let caught_up = self.position == recording.passed;
+        self.ended = frame.is_none()
+            || caught_up
+                && recording.client == Client::Done
+                && (recording.trailers.is_none() || self.trailers_read);
+        recording.progress.ended = self.ended;
+        if caught_up && recording.answered {
+            recording.recorder.give_up(Lost::Answered);
+        }
+        Poll::Ready(frame)
+    }
+
+    /// The next of what is recorded; then of what the client sends.
+    fn poll_frame(
+        &mut self,
+        recording: &mut Recording<B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<FrameResult<B::Error>>> {
+        if self.position < recording.passed {
+            let data = ready!(self.poll_recorded(recording, cx));
+            return Poll::Ready(Some(data.map(Frame::data)));
         }
         if let (Some(trailers), false) = (&recording.trailers, self.trailers_read) {
             self.trailers_read = true;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
         }
-        if recording.ended {
-            return Poll::Ready(None);
+        match recording.client {
+            Client::Sending => {
+                let frame = ready!(recording.poll_client(cx));
+                self.trailers_read = recording.trailers.is_some();
+                Poll::Ready(frame.map(|frame| frame.map_err(OutgoingError::Client)))
+            }
+            Client::Done => Poll::Ready(None),
+            // To hyper's channel this is an end like any other, once it has told the error.
+            Client::Gone => Poll::Ready(Some(Err(OutgoingError::Gone))),
         }
-        let frame = ready!(recording.poll_client(cx));
-        self.next = recording.chunks.len();
-        self.trailers_read = recording.trailers.is_some();
-        Poll::Ready(frame)
+    }
+
+    fn poll_recorded(
+        &mut self,
+        recording: &Recording<B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Bytes, OutgoingError<B::Error>>> {
+        if self.reading.is_none() {
+            if let Some(lost) = recording.recorder.lost() {
+                return Poll::Ready(Err(OutgoingError::Lost(lost)));
+            }
+            match recording.recorder.at(self.position) {
+                Recorded::InMemory(bytes) => return Poll::Ready(Ok(bytes)),
+                Recorded::OnDisk(reading) => self.reading = Some(reading),
+            }
+        }
+        let reading = self.reading.as_mut().expect("it was begun");
+        let bytes = ready!(reading.as_mut().poll(cx));
+        self.reading = None;
+        Poll::Ready(bytes.map_err(OutgoingError::Unreadable))
+    }
+}
+
+impl<B> fmt::Debug for Reader<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("attempt", &self.attempt)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 
@@ -304,28 +413,24 @@ impl Body for Outgoing {
             return Poll::Ready(Some(Err(OutgoingError::LetGo)));
         }
         match &mut self.reader {
-            Some(reader) => match ready!(reader.poll(cx)) {
-                // What broke off must not look whole because it is asked once more.
-                None if reader.recording.borrow().failed => {
-                    Poll::Ready(Some(Err(OutgoingError::Broken)))
-                }
-                frame => Poll::Ready(frame.map(|frame| frame.map_err(OutgoingError::Client))),
-            },
+            Some(reader) => reader.poll(cx),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.reader.is_none()
+        self.reader.as_ref().is_none_or(|reader| reader.ended)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.reader
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), |reader| reader.hint)
+        let Some(reader) = &self.reader else {
+            return SizeHint::with_exact(0);
+        };
+        let rest = reader.length.map(|length| length - reader.position);
+        rest.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
+#[path = "tests/mod.rs"]
 mod tests;

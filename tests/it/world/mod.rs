@@ -282,6 +282,49 @@ impl Serving {
         Pid::from_child(&self.child)
     }
 
+    /// How many files of a directory the process has open, also those without a name.
+    pub(crate) fn open_files(&self, directory: &Path) -> usize {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        descriptors
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .filter(|target| target.starts_with(directory))
+            .count()
+    }
+
+    /// Bytes of memory that the process has now; [`Serving::resident_at_most`] begins to count.
+    pub(crate) fn resident_from_now_on(&self) -> u64 {
+        // Resets the peak (proc_pid_clear_refs(5)).
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("it runs");
+        self.resident("VmRSS:")
+    }
+
+    /// The most that the process has had since.
+    pub(crate) fn resident_at_most(&self) -> u64 {
+        self.resident("VmHWM:")
+    }
+
+    fn resident(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kibibytes: Option<u64> = kibibytes.and_then(|number| number.parse().ok());
+        kibibytes.expect("a number") << 10
+    }
+
+    /// Waits until something is so of which nobody tells.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + SOON;
+        while !is_so(self) {
+            assert!(
+                Instant::now() < deadline,
+                "not within {SOON:?}: {}",
+                self.log()
+            );
+            std::thread::yield_now();
+        }
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("it runs");
