@@ -187,9 +187,12 @@ impl Proxy {
         }
         let asked = Asked::of(&head);
         self.prepare(&mut head)?;
-        let bearer = self.settings.grant.bearer().await?;
-        let on_its_way = self.lane.enter();
         let body = RequestBody::record(incoming, &self.settings.recordings);
+        let bearer = match body.is_recorded() {
+            true => self.settings.grant.bearer().await?,
+            false => self.settings.grant.lasting_bearer().await?,
+        };
+        let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
         let first = self.send(&head, &body).await?;
         let answer = match route::is_curable(first.status(), &head.uri) {

@@ -145,7 +145,20 @@ impl Grant {
         match self.fresh() {
             Some(bearer) => Ok(bearer),
             // Boxed: few requests wait, and the others should not carry what waiting takes.
-            None => Box::pin(self.awaited()).await,
+            None => Box::pin(self.awaited(false)).await,
+        }
+    }
+
+    /// A token that is not about to expire, for a request that cannot be sent again: a rotation that only waits for a
+    /// quiet moment waits no longer (F7).
+    ///
+    /// # Errors
+    ///
+    /// When there is no token within the time that a request may wait.
+    pub async fn lasting_bearer(&self) -> Result<Arc<Bearer>, NoToken> {
+        match self.fresh() {
+            Some(bearer) => Ok(bearer),
+            None => Box::pin(self.awaited(true)).await,
         }
     }
 
@@ -155,8 +168,8 @@ impl Grant {
         standing.bearer.as_ref().filter(|_| fresh).cloned()
     }
 
-    async fn awaited(&self) -> Result<Arc<Bearer>, NoToken> {
-        let asked = self.patiently(|state, now| state.ask(now, self.is_busy()));
+    async fn awaited(&self, lasting: bool) -> Result<Arc<Bearer>, NoToken> {
+        let asked = self.patiently(|state, now| state.ask(now, self.is_busy() && !lasting));
         match asked.await {
             Some(answer) => answer?.ok_or_else(NoToken::unusable),
             None => self

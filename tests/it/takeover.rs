@@ -164,7 +164,10 @@ fn f11_t18_a_placeholder_is_no_refresh_token_to_begin_with() {
 
 /// A world with a request on its way that stays there, and the proxy that sent it.
 fn with_a_request_on_its_way() -> (World, Serving, crate::world::Client) {
-    let world = World::logged_in();
+    with_a_request_on_its_way_in(World::logged_in())
+}
+
+fn with_a_request_on_its_way_in(world: World) -> (World, Serving, crate::world::Client) {
     world
         .sandbox
         .change(|behaviour| behaviour.hold_under = Some("/sandbox/echo".to_owned()));
@@ -217,6 +220,31 @@ fn t13_in_the_margin_a_rotation_waits_until_the_last_request_has_its_answer() {
     serving.wait_for_log("cause=expiring");
     assert_ok(&serving);
     assert_eq!(world.sandbox.counts().dead_tokens, 0);
+}
+
+#[test]
+fn f07_a_body_too_large_to_record_is_sent_with_a_token_that_lasts() {
+    let mut limited = World::logged_in();
+    limited.tables = "[replay]\nmemory = \"1 KiB\"\ndisk = \"0 B\"\n".to_owned();
+    let (world, serving, mut held) = with_a_request_on_its_way_in(limited);
+    let_be_left(&world, &serving, Duration::from_secs(200));
+    let upload = |length| {
+        let body = vec![7; length];
+        serving
+            .connect()
+            .ask("POST /sandbox/mirror", &[], &body)
+            .status
+    };
+    assert_eq!(upload(1024), 200);
+    assert_eq!(world.sandbox.counts().rotations, 0, "it can be sent again");
+    assert_eq!(upload(1025), 200);
+    let counts = world.sandbox.counts();
+    assert_eq!((counts.rotations, counts.rotations_amid_requests), (1, 1));
+    assert_eq!(counts.dead_tokens, 0, "{}", serving.log());
+    world
+        .sandbox
+        .change(|behaviour| behaviour.hold_under = None);
+    assert_eq!(held.response().status, 200);
 }
 
 #[test]

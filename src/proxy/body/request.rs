@@ -118,6 +118,15 @@ impl RequestBody {
         }
     }
 
+    /// Whether what passes is recorded. It is not where the client has announced more than there is room for.
+    pub fn is_recorded(&self) -> bool {
+        let is_recorded = |recording: &Rc<RefCell<Recording>>| {
+            let recording = recording.borrow();
+            recording.recorder.lost().is_none()
+        };
+        self.0.as_ref().is_none_or(is_recorded)
+    }
+
     /// Whether the body can be sent again byte for byte.
     pub fn is_replayable(&self) -> bool {
         self.lost().is_none()
