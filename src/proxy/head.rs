@@ -103,6 +103,11 @@ pub fn prepare_response<B>(response: &mut Response<B>) {
     strip_hop_by_hop(response.headers_mut());
 }
 
+/// Says that the connection to the client ends with this response (RFC 9112 section 9.6).
+pub fn close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
 /// Whether the path says which version it means: `/v1/users/me/profile` (F10).
 fn names_a_version(path: &str) -> bool {
     let first = path

@@ -133,7 +133,11 @@ impl Proxy {
             .settings
             .log_requests
             .then(|| Exchange::begin(&request));
-        let answered = self.forward(request, guard, exchange.as_deref_mut()).await;
+        let (head, incoming) = request.into_parts();
+        let body = RequestBody::record(&head, incoming, &self.settings.recordings);
+        let answered = self
+            .forward(head, &body, guard, exchange.as_deref_mut())
+            .await;
         let mut response = match answered {
             Ok(response) => response,
             Err(refusal) => {
@@ -144,6 +148,11 @@ impl Proxy {
                 refusal.into_response()
             }
         };
+        body.answered();
+        if body.is_unasked() {
+            // It may keep the content or send it, and nobody could tell that from the next request.
+            head::close(response.headers_mut());
+        }
         if let Some(mut exchange) = exchange {
             exchange.answered(response.status());
             response.body_mut().then_log(exchange);
@@ -170,37 +179,35 @@ impl Proxy {
 
     async fn forward(
         &self,
-        request: Request<Incoming>,
+        mut head: Parts,
+        body: &RequestBody,
         guard: &Guard,
         exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let (mut head, incoming) = request.into_parts();
         guard.check(&head.method, &head.uri, &head.headers)?;
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
             Route::Forward => {}
             // Boxed: few requests take these ways, and the others should not carry what they need.
-            Route::ForwardBare => return Box::pin(self.forward_bare(head, incoming)).await,
+            Route::ForwardBare => return Box::pin(self.forward_bare(head, body)).await,
             Route::Answer(endpoint) => {
-                return Box::pin(self.answer_oauth(endpoint, &head, incoming, exchange)).await;
+                return Box::pin(self.answer_oauth(endpoint, &head, body, exchange)).await;
             }
             Route::RefuseOAuth => return Err(Refusal::oauth_endpoint()),
         }
         let asked = Asked::of(&head);
         self.prepare(&mut head)?;
-        let body = RequestBody::record(incoming, &self.settings.recordings);
         let bearer = match body.is_recorded() {
             true => self.settings.grant.bearer().await?,
             false => self.settings.grant.lasting_bearer().await?,
         };
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
-        let first = self.send(&head, &body).await?;
+        let first = self.send(&head, body).await?;
         let answer = match route::is_curable(first.status(), &head.uri) {
             false => Answer::plain(first, Some(bearer.generation)),
-            true => Box::pin(self.cure(first, &mut head, &body, bearer.generation)).await,
+            true => Box::pin(self.cure(first, &mut head, body, bearer.generation)).await,
         };
         drop(on_its_way);
-        body.answered();
         answer.note(exchange);
         Ok(self.hand_back(answer, &asked))
     }
@@ -210,12 +217,11 @@ impl Proxy {
     async fn forward_bare(
         &self,
         mut head: Parts,
-        incoming: Incoming,
+        body: &RequestBody,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let asked = Asked::of(&head);
         self.prepare(&mut head)?;
-        let body = RequestBody::record(incoming, &self.settings.recordings);
-        let response = self.send(&head, &body).await?;
+        let response = self.send(&head, body).await?;
         Ok(self.hand_back(Answer::plain(response, None), &asked))
     }
 
@@ -245,7 +251,7 @@ impl Proxy {
         head: &Parts,
         body: &RequestBody,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let attempt = || Request::from_parts(head.clone(), body.attempt());
+        let attempt = || body.attempt_with(head.clone());
         let response = self
             .upstream
             .send(attempt, body, is_idempotent(&head.method))

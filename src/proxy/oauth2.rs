@@ -13,11 +13,10 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::Proxy;
-use super::body::ResponseBody;
+use super::body::{Outgoing, RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::reply::{self, Refusal};
 use super::route::Endpoint;
@@ -44,11 +43,11 @@ impl Proxy {
         &self,
         endpoint: Endpoint,
         head: &Parts,
-        incoming: Incoming,
+        body: &RequestBody,
         mut exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         check_head(endpoint, &head.method)?;
-        let content = read(incoming, self.settings.body_timeout).await?;
+        let content = read(body.read_here(), self.settings.body_timeout).await?;
         if let Some(exchange) = &mut exchange {
             exchange.received = Some(content.len() as u64);
         }
@@ -95,11 +94,11 @@ fn check_head(endpoint: Endpoint, method: &Method) -> Result<(), Refusal> {
 }
 
 /// Reads all of a request's content within `bound` (`timeouts.body`).
-async fn read(incoming: Incoming, bound: Duration) -> Result<Bytes, Refusal> {
-    if incoming.size_hint().lower() > LARGEST as u64 {
+async fn read(content: Outgoing, bound: Duration) -> Result<Bytes, Refusal> {
+    if content.size_hint().lower() > LARGEST as u64 {
         return Err(too_large());
     }
-    match tokio::time::timeout(bound, Limited::new(incoming, LARGEST).collect()).await {
+    match tokio::time::timeout(bound, Limited::new(content, LARGEST).collect()).await {
         Ok(Ok(content)) => Ok(content.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(malformed(

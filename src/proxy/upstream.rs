@@ -193,6 +193,8 @@ impl Upstream {
         body: &RequestBody,
     ) -> Result<Response<UpstreamBody>, Unanswered> {
         self.target.address(&mut request);
+        // hyper does not tell whether upstream asks for the content on a stream.
+        body.ask();
         let leash = request.body_mut().leash(lease.clone());
         let answered = tokio::select! {
             biased;

@@ -10,6 +10,7 @@ mod connecting;
 mod docs;
 mod doctor;
 mod examples;
+mod expect;
 mod forwarding;
 mod grant;
 mod hooks;

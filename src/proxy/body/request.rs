@@ -7,17 +7,19 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::Request;
+use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::recorder::{Lost, Reading, Recorded, Recorder};
+use super::expectation::Expectation;
+use super::recorder::{Lost, Reading, Recorded};
+use super::recording::{Client, Failed, Progress, Recording};
 use super::recordings::Recordings;
-use crate::proxy::head;
 use crate::proxy::leash::{self, Leash, Leashed};
 use crate::proxy::multiplexed::Lease;
 
@@ -25,37 +27,6 @@ use crate::proxy::multiplexed::Lease;
 /// can be read again from its beginning, also while the client is still sending.
 #[derive(Clone, Debug)]
 pub struct RequestBody(Option<Rc<RefCell<Recording>>>);
-
-#[derive(Debug)]
-struct Recording<B = Incoming> {
-    incoming: B,
-    /// How many bytes the client has announced.
-    length: Option<u64>,
-    recorder: Recorder,
-    /// How many bytes have come.
-    passed: u64,
-    trailers: Option<HeaderMap>,
-    client: Client,
-    /// Attempts that were given out, by their number.
-    attempts: u32,
-    /// The attempt that may read; others stand still.
-    turn: u32,
-    /// The attempt that was stopped and may be told to go on, and who waits for that.
-    paused: (u32, Option<Waker>),
-    /// No attempt will follow.
-    answered: bool,
-    progress: Progress,
-}
-
-/// What is to be expected of the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    Sending,
-    /// All has come.
-    Done,
-    /// No more comes, although more was to.
-    Gone,
-}
 
 /// Why a request body cannot be sent on.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +49,13 @@ pub enum OutgoingError<E: Error + 'static = hyper::Error> {
 }
 
 impl RequestBody {
-    /// A body that is recorded within these limits.
-    pub fn record(incoming: Incoming, recordings: &Arc<Recordings>) -> Self {
+    /// The content of the request with this head, which is recorded within these limits.
+    pub fn record(head: &Parts, incoming: Incoming, recordings: &Arc<Recordings>) -> Self {
         // By far the most requests have no content: nothing is made for them.
         if incoming.is_end_stream() {
             return Self(None);
         }
-        let recording = Recording::new(incoming, recordings);
+        let recording = Recording::new(incoming, Expectation::of(head), recordings);
         Self(Some(Rc::new(RefCell::new(recording))))
     }
 
@@ -95,6 +66,40 @@ impl RequestBody {
             leashed: None,
             place: None,
         }
+    }
+
+    /// The next attempt as a request.
+    pub fn attempt_with(&self, head: Parts) -> Request<Outgoing> {
+        let mut request = Request::from_parts(head, self.attempt());
+        if let Some(recording) = &self.0
+            && let Some(expectation) = &mut recording.borrow_mut().expectation
+        {
+            expectation.listen(&mut request);
+        }
+        request
+    }
+
+    /// The body for the proxy itself: nothing is kept of it.
+    pub fn read_here(&self) -> Outgoing {
+        self.ask();
+        if let Some(recording) = &self.0 {
+            recording.borrow_mut().recorder.give_up(Lost::Answered);
+        }
+        self.attempt()
+    }
+
+    /// Has the client asked for the content as soon as somebody reads it, whatever it expects.
+    pub fn ask(&self) {
+        if let Some(recording) = &self.0 {
+            recording.borrow_mut().expectation = None;
+        }
+    }
+
+    /// Whether the client was never asked for the content, and may never send it.
+    pub fn is_unasked(&self) -> bool {
+        let is_unasked =
+            |recording: &Rc<RefCell<Recording>>| recording.borrow().expectation.is_some();
+        self.0.as_ref().is_some_and(is_unasked)
     }
 
     /// Stops the attempt under way from reading on: what the client sends from now on is for the next one.
@@ -140,127 +145,6 @@ impl RequestBody {
     /// How far the attempt under way has come; `None` where there is no content.
     pub fn progress(&self) -> Option<Progress> {
         Some(self.0.as_ref()?.borrow().progress)
-    }
-}
-
-/// How far an attempt to send a request body has come.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// When it last moved.
-    pub moved: Instant,
-    /// Whether all of it has been handed on.
-    pub ended: bool,
-    /// Why it cannot be, where that is so.
-    pub failed: Option<Failed>,
-}
-
-/// Whose part of a request body failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failed {
-    /// The client's.
-    Client,
-    /// The recording's.
-    Recording,
-}
-
-impl<B> Recording<B>
-where
-    B: Body<Data = Bytes, Error: Error> + Unpin,
-{
-    fn new(incoming: B, recordings: &Arc<Recordings>) -> Self {
-        let length = incoming.size_hint().exact();
-        Self {
-            incoming,
-            length,
-            recorder: Recorder::new(recordings, length),
-            passed: 0,
-            trailers: None,
-            client: Client::Sending,
-            attempts: 0,
-            turn: 0,
-            paused: (0, None),
-            answered: false,
-            progress: Progress {
-                moved: Instant::now(),
-                ended: false,
-                failed: None,
-            },
-        }
-    }
-
-    fn begin_attempt(&mut self) -> u32 {
-        self.attempts += 1;
-        self.turn = self.attempts;
-        self.progress.ended = false;
-        self.progress.failed = None;
-        self.turn
-    }
-
-    fn pause(&mut self) {
-        self.paused = (self.turn, None);
-        self.attempts += 1;
-        self.turn = self.attempts;
-    }
-
-    fn resume(&mut self) {
-        let (attempt, waiting) = std::mem::take(&mut self.paused);
-        self.turn = attempt;
-        if let Some(waker) = waiting {
-            waker.wake();
-        }
-    }
-
-    fn lost(&self) -> Option<Lost> {
-        if self.client == Client::Gone {
-            return Some(Lost::Gone);
-        }
-        // What is still all with the client needs no recording, however large it is.
-        self.recorder.lost().filter(|_| self.passed > 0)
-    }
-
-    /// The next frame from the client, recorded; [`Poll::Pending`] also while the recording has no room for it.
-    fn poll_client(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        ready!(self.recorder.poll_room(cx));
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => {
-                let frame = self.keep(frame);
-                // Of a body of known length nobody asks for more than that.
-                if self.incoming.is_end_stream() {
-                    self.client = Client::Done;
-                }
-                // What is due goes to the disk before the next frame is asked for.
-                let _ = self.recorder.poll_room(cx);
-                frame.map(Ok)
-            }
-            Some(Err(error)) => {
-                self.client = Client::Gone;
-                Some(Err(error))
-            }
-            None => {
-                self.client = Client::Done;
-                None
-            }
-        })
-    }
-
-    fn keep(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        match frame.into_data() {
-            Ok(data) => {
-                self.passed += data.len() as u64;
-                self.recorder.keep(&data);
-                Some(Frame::data(data))
-            }
-            Err(frame) => {
-                let mut trailers = frame.into_trailers().ok()?;
-                head::strip_trailers(&mut trailers);
-                self.trailers = Some(trailers.clone());
-                Some(Frame::trailers(trailers))
-            }
-        }
     }
 }
 

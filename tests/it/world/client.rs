@@ -65,15 +65,20 @@ impl Client {
     /// Reads an answer, interim ones skipped.
     pub(crate) fn response(&mut self) -> Response {
         loop {
-            let mut response = self.head();
-            if (100..200).contains(&response.status) {
-                continue;
+            let response = self.response_or_interim();
+            if !(100..200).contains(&response.status) {
+                return response;
             }
-            if !matches!(response.status, 204 | 304) {
-                self.body(&mut response);
-            }
-            return response;
         }
+    }
+
+    /// Reads an answer, which may be an interim one.
+    pub(crate) fn response_or_interim(&mut self) -> Response {
+        let mut response = self.head();
+        if !matches!(response.status, 100..200 | 204 | 304) {
+            self.body(&mut response);
+        }
+        response
     }
 
     /// Reads the head of an answer, if the proxy does not close instead.

@@ -10,9 +10,10 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
+use std::task::Waker;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::spool::Disk;
 use super::*;
@@ -198,7 +199,7 @@ fn shared(
         left: length,
         stopped: Rc::default(),
     };
-    Rc::new(RefCell::new(Recording::new(script, recordings)))
+    Rc::new(RefCell::new(Recording::new(script, None, recordings)))
 }
 
 fn sends(chunks: &[&[u8]]) -> Vec<Step> {

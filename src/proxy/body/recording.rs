@@ -1,0 +1,182 @@
+//! One request body and its recording, for all attempts to send it.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::expectation::Expectation;
+use super::recorder::{Lost, Recorder};
+use super::recordings::Recordings;
+use crate::proxy::head;
+
+/// What the client sends, and what has passed of it.
+#[derive(Debug)]
+pub(super) struct Recording<B = Incoming> {
+    pub(super) incoming: B,
+    /// How many bytes the client has announced.
+    pub(super) length: Option<u64>,
+    pub(super) recorder: Recorder,
+    /// How many bytes have come.
+    pub(super) passed: u64,
+    pub(super) trailers: Option<HeaderMap>,
+    pub(super) client: Client,
+    /// Keeps the content with the client until upstream wants it.
+    pub(super) expectation: Option<Expectation>,
+    /// Attempts that were given out, by their number.
+    pub(super) attempts: u32,
+    /// The attempt that may read; others stand still.
+    pub(super) turn: u32,
+    /// The attempt that was stopped and may be told to go on, and who waits for that.
+    pub(super) paused: (u32, Option<Waker>),
+    /// No attempt will follow.
+    pub(super) answered: bool,
+    pub(super) progress: Progress,
+}
+
+/// What is to be expected of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Client {
+    Sending,
+    /// All has come.
+    Done,
+    /// No more comes, although more was to.
+    Gone,
+}
+
+/// How far an attempt to send a request body has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// When it last moved.
+    pub moved: Instant,
+    /// Whether all of it has been handed on.
+    pub ended: bool,
+    /// Why it cannot be, where that is so.
+    pub failed: Option<Failed>,
+}
+
+/// Whose part of a request body failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The client's.
+    Client,
+    /// The recording's.
+    Recording,
+}
+
+impl<B> Recording<B>
+where
+    B: Body<Data = Bytes, Error: Error> + Unpin,
+{
+    pub(super) fn new(
+        incoming: B,
+        expectation: Option<Expectation>,
+        recordings: &Arc<Recordings>,
+    ) -> Self {
+        let length = incoming.size_hint().exact();
+        Self {
+            incoming,
+            length,
+            recorder: Recorder::new(recordings, length),
+            passed: 0,
+            trailers: None,
+            client: Client::Sending,
+            expectation,
+            attempts: 0,
+            turn: 0,
+            paused: (0, None),
+            answered: false,
+            progress: Progress {
+                moved: Instant::now(),
+                ended: false,
+                failed: None,
+            },
+        }
+    }
+
+    pub(super) fn begin_attempt(&mut self) -> u32 {
+        self.attempts += 1;
+        self.turn = self.attempts;
+        self.progress.ended = false;
+        self.progress.failed = None;
+        self.turn
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.paused = (self.turn, None);
+        self.attempts += 1;
+        self.turn = self.attempts;
+    }
+
+    pub(super) fn resume(&mut self) {
+        let (attempt, waiting) = std::mem::take(&mut self.paused);
+        self.turn = attempt;
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn lost(&self) -> Option<Lost> {
+        if self.client == Client::Gone {
+            return Some(Lost::Gone);
+        }
+        // What is still all with the client needs no recording, however large it is.
+        self.recorder.lost().filter(|_| self.passed > 0)
+    }
+
+    /// The next frame from the client, recorded; pending also while upstream does not want it, and while the recording
+    /// has no room for it.
+    pub(super) fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if let Some(expectation) = &mut self.expectation {
+            ready!(expectation.poll_asked(cx));
+            self.expectation = None;
+        }
+        ready!(self.recorder.poll_room(cx));
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let frame = self.keep(frame);
+                // Of a body of known length nobody asks for more than that.
+                if self.incoming.is_end_stream() {
+                    self.client = Client::Done;
+                }
+                // What is due goes to the disk before the next frame is asked for.
+                let _ = self.recorder.poll_room(cx);
+                frame.map(Ok)
+            }
+            Some(Err(error)) => {
+                self.client = Client::Gone;
+                Some(Err(error))
+            }
+            None => {
+                self.client = Client::Done;
+                None
+            }
+        })
+    }
+
+    fn keep(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        match frame.into_data() {
+            Ok(data) => {
+                self.passed += data.len() as u64;
+                self.recorder.keep(&data);
+                Some(Frame::data(data))
+            }
+            Err(frame) => {
+                let mut trailers = frame.into_trailers().ok()?;
+                head::strip_trailers(&mut trailers);
+                self.trailers = Some(trailers.clone());
+                Some(Frame::trailers(trailers))
+            }
+        }
+    }
+}
