@@ -336,6 +336,7 @@ fn check_timeouts<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Timeouts
         idle: bound("idle", 75),
         token: bound("token", 30),
         body: bound("body", 120),
+        linger: bound("linger", 30),
         drain: bound("drain", 30),
     };
     table.finish(source);

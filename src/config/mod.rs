@@ -177,6 +177,8 @@ pub struct Timeouts {
     pub token: Duration,
     /// How long a response body may stand still.
     pub body: Duration,
+    /// How long the rest of a request is read that nobody wants any more.
+    pub linger: Duration,
     /// How long requests may go on after the signal to stop.
     pub drain: Duration,
 }

@@ -75,6 +75,7 @@ impl Content {
         let mut read = 0;
         while read < KEPT {
             let Some(frame) = poll_fn(|cx| self.rest.poll_frame(cx)).await else {
+                self.rest.let_go();
                 break;
             };
             read += frame

@@ -8,7 +8,8 @@
 //! 6. [`upstream`]: send it over a [`connection`], while [`body`] records what passes;
 //! 7. judge: a 401 that a newer token can cure is answered by sending the request once more, in `cure`;
 //! 8. [`rewrite`]: references to upstream lead back here;
-//! 9. stream the content, and write the [`exchange`] down.
+//! 9. stream the content, and write the [`exchange`] down. What is still to come of the request is carried on meanwhile:
+//!    upstream gets it, or it is read and forgotten (`linger`).
 
 pub mod body;
 pub mod connection;
@@ -17,6 +18,7 @@ pub mod exchange;
 pub mod guard;
 pub mod head;
 mod leash;
+mod linger;
 mod multiplexed;
 mod oauth2;
 pub mod reply;
@@ -63,6 +65,7 @@ pub struct Settings {
     client_id: String,
     recordings: Arc<Recordings>,
     body_timeout: Duration,
+    linger: Duration,
     log_requests: bool,
 }
 
@@ -86,6 +89,7 @@ impl Settings {
             client_id: client.map_or_else(String::new, |client| client.id.clone()),
             recordings: Recordings::new(&config.replay, config.timeouts.body),
             body_timeout: config.timeouts.body,
+            linger: config.timeouts.linger,
             log_requests: config.log.requests,
         })
     }
@@ -152,6 +156,15 @@ impl Proxy {
         if body.is_unasked() {
             // It may keep the content or send it, and nobody could tell that from the next request.
             head::close(response.headers_mut());
+        }
+        if body.is_unfinished() {
+            // The client's connection lasts as long as this does, and is waited for at the end.
+            response.body_mut().then_carry_on(body.clone());
+            tokio::task::spawn_local(linger::carry_on(
+                body,
+                self.settings.body_timeout,
+                self.settings.linger,
+            ));
         }
         if let Some(mut exchange) = exchange {
             exchange.answered(response.status());

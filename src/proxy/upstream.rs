@@ -374,6 +374,10 @@ pub struct UpstreamBody {
     driver: Option<Driver>,
 }
 
+/// Sends what is left of a request; stops when it is dropped.
+#[derive(Debug)]
+pub(super) struct Upload(#[expect(dead_code, reason = "held for its drop")] Driver);
+
 /// Who moves the bytes while a response streams.
 #[derive(Debug)]
 enum Driver {
@@ -442,8 +446,6 @@ impl UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         let Some(frame) = frame else {
-            // The place is free for others, and whatever of the request is still to be sent nobody wants any more.
-            self.driver = None;
             // To hyper a stream that is reset without an error has ended well.
             let is_whole = self.incoming.is_end_stream();
             return Poll::Ready((!is_whole).then_some(Err(BodyError::Reset)));
@@ -468,6 +470,25 @@ impl UpstreamBody {
     /// What is to come.
     pub fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+
+    /// What sends the rest of the request, where there is more to send and this is the answer that the client got.
+    pub(super) fn into_upload(mut self) -> Option<Upload> {
+        match self.driver.take() {
+            Some(driver @ (Driver::Task(_) | Driver::Shared(_, Some(_)))) => Some(Upload(driver)),
+            driver => {
+                self.driver = driver;
+                None
+            }
+        }
+    }
+
+    /// The answer is over: its place on a shared connection is free for others, and nobody waits for the rest of the
+    /// request to be sent there.
+    pub(super) fn let_go(&mut self) {
+        if let Some(Driver::Shared(..)) = &self.driver {
+            self.driver = None;
+        }
     }
 
     fn release(&mut self) {

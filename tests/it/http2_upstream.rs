@@ -28,7 +28,12 @@ fn over_http2(streams: u32, keys: &str) -> (World, Http2Front, Serving) {
 
 /// A proxy in front of an upstream that the test writes frame by frame.
 fn over_frames() -> (World, FrameUpstream, Serving) {
+    over_frames_with("")
+}
+
+fn over_frames_with(tables: &str) -> (World, FrameUpstream, Serving) {
     let mut world = World::logged_in();
+    world.tables = tables.to_owned();
     let upstream = FrameUpstream::start();
     world.upstream = upstream.origin();
     world.upstream_keys = "http = \"2\"".to_owned();
@@ -282,15 +287,18 @@ fn f13_a_request_that_breaks_off_is_reset_and_not_ended() {
 }
 
 #[test]
-fn an_upload_whose_answer_is_over_is_ended() {
-    let (_world, upstream, serving) = over_frames();
+fn f18_an_upload_whose_answer_is_over_goes_on_until_it_stands_still() {
+    let (_world, upstream, serving) = over_frames_with("[timeouts]\nbody = \"300ms\"\n");
     let mut client = serving.connect();
     client.request("POST /documents", &["Content-Length: 10"], b"");
     client.send(b"half");
     let mut frames = upstream.accept();
     let stream = frames.request();
+    assert_eq!(frames.next(&[DATA]).expect("content").payload, b"half");
     frames.answer(stream);
     assert_eq!(client.head().status, 200);
+    client.send(b"rest");
+    assert_eq!(frames.next(&[DATA]).expect("more").payload, b"rest");
     let frame = frames.next(&[RST_STREAM]).expect("the end");
     assert_eq!(frame.stream, stream);
     // The place is free for others.
@@ -298,4 +306,19 @@ fn an_upload_whose_answer_is_over_is_ended() {
     let stream = frames.next(&[HEADERS]).expect("a request").stream;
     frames.answer(stream);
     assert_eq!(other.response().status, 200);
+}
+
+#[test]
+fn f17_over_http_2_the_client_is_asked_at_once() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = serving.connect();
+    let headers = ["Expect: 100-continue", "Content-Length: 7"];
+    client.request("POST /documents", &headers, b"");
+    let mut frames = upstream.accept();
+    let stream = frames.request();
+    assert_eq!(client.head().status, 100);
+    client.send(b"content");
+    assert_eq!(frames.next(&[DATA]).expect("it").payload, b"content");
+    frames.answer(stream);
+    assert_eq!(client.head().status, 200);
 }

@@ -9,6 +9,7 @@ mod config;
 mod connecting;
 mod docs;
 mod doctor;
+mod early_answer;
 mod examples;
 mod expect;
 mod forwarding;

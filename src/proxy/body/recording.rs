@@ -11,10 +11,12 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::activity::Busy;
 use super::expectation::Expectation;
 use super::recorder::{Lost, Recorder};
 use super::recordings::Recordings;
 use crate::proxy::head;
+use crate::proxy::upstream::Upload;
 
 /// What the client sends, and what has passed of it.
 #[derive(Debug)]
@@ -35,6 +37,12 @@ pub(super) struct Recording<B = Incoming> {
     pub(super) turn: u32,
     /// The attempt that was stopped and may be told to go on, and who waits for that.
     pub(super) paused: (u32, Option<Waker>),
+    /// Attempts that are still there.
+    pub(super) readers: u32,
+    /// Sends on what is left of the request when its answer is over; the client's connection is busy with it.
+    pub(super) left: Option<(Upload, Option<Busy>)>,
+    /// Who waits for a change of the two.
+    pub(super) heir: Option<Waker>,
     /// No attempt will follow.
     pub(super) answered: bool,
     pub(super) progress: Progress,
@@ -70,42 +78,58 @@ pub enum Failed {
     Recording,
 }
 
-impl<B> Recording<B>
-where
-    B: Body<Data = Bytes, Error: Error> + Unpin,
-{
-    pub(super) fn new(
-        incoming: B,
-        expectation: Option<Expectation>,
-        recordings: &Arc<Recordings>,
-    ) -> Self {
-        let length = incoming.size_hint().exact();
-        Self {
-            incoming,
-            length,
-            recorder: Recorder::new(recordings, length),
-            passed: 0,
-            trailers: None,
-            client: Client::Sending,
-            expectation,
-            attempts: 0,
-            turn: 0,
-            paused: (0, None),
-            answered: false,
-            progress: Progress {
-                moved: Instant::now(),
-                ended: false,
-                failed: None,
-            },
-        }
-    }
-
+impl<B> Recording<B> {
     pub(super) fn begin_attempt(&mut self) -> u32 {
         self.attempts += 1;
         self.turn = self.attempts;
+        self.readers += 1;
         self.progress.ended = false;
         self.progress.failed = None;
         self.turn
+    }
+
+    /// The answer is here, and no attempt will follow. A client that was not asked for the content by then never is.
+    pub(super) fn answer(&mut self) {
+        self.answered = true;
+        if self.expectation.is_some() {
+            self.pause();
+        }
+    }
+
+    /// An attempt is over.
+    pub(super) fn end_attempt(&mut self) {
+        self.readers -= 1;
+        self.wake_heir();
+    }
+
+    /// The answer is over, and somebody else sees to the rest of the request.
+    pub(super) fn leave(&mut self, upload: Upload, busy: Option<Busy>) {
+        self.left = Some((upload, busy));
+        self.wake_heir();
+    }
+
+    fn wake_heir(&mut self) {
+        if let Some(heir) = self.heir.take() {
+            heir.wake();
+        }
+    }
+
+    /// Ready when there is no attempt left.
+    pub(super) fn poll_unattended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_heir(self.readers == 0, cx)
+    }
+
+    /// Ready when the rest of the request was left to whoever asks.
+    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_heir(self.left.is_some(), cx)
+    }
+
+    fn poll_heir(&mut self, ready: bool, cx: &mut Context<'_>) -> Poll<()> {
+        if ready {
+            return Poll::Ready(());
+        }
+        self.heir = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     pub(super) fn pause(&mut self) {
@@ -128,6 +152,54 @@ where
         }
         // What is still all with the client needs no recording, however large it is.
         self.recorder.lost().filter(|_| self.passed > 0)
+    }
+}
+
+impl<B> Recording<B>
+where
+    B: Body<Data = Bytes, Error: Error> + Unpin,
+{
+    pub(super) fn new(
+        incoming: B,
+        expectation: Option<Expectation>,
+        recordings: &Arc<Recordings>,
+    ) -> Self {
+        let length = incoming.size_hint().exact();
+        Self {
+            incoming,
+            length,
+            recorder: Recorder::new(recordings, length),
+            passed: 0,
+            trailers: None,
+            client: Client::Sending,
+            expectation,
+            attempts: 0,
+            turn: 0,
+            paused: (0, None),
+            readers: 0,
+            left: None,
+            heir: None,
+            answered: false,
+            progress: Progress {
+                moved: Instant::now(),
+                ended: false,
+                failed: None,
+            },
+        }
+    }
+
+    /// Takes what the client sends next and forgets it; ready with whether more may follow.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.recorder.give_up(Lost::Answered);
+        if self.client == Client::Sending {
+            let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+            match frame {
+                Some(Ok(_)) if !self.incoming.is_end_stream() => {}
+                Some(Ok(_)) | None => self.client = Client::Done,
+                Some(Err(_)) => self.client = Client::Gone,
+            }
+        }
+        Poll::Ready(self.client == Client::Sending)
     }
 
     /// The next frame from the client, recorded; pending also while upstream does not want it, and while the recording

@@ -3,11 +3,13 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -16,12 +18,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::activity::Busy;
 use super::expectation::Expectation;
 use super::recorder::{Lost, Reading, Recorded};
 use super::recording::{Client, Failed, Progress, Recording};
 use super::recordings::Recordings;
 use crate::proxy::leash::{self, Leash, Leashed};
 use crate::proxy::multiplexed::Lease;
+use crate::proxy::upstream::Upload;
 
 /// A client's request body: it streams to upstream and is recorded as it passes. As long as the recording is whole it
 /// can be read again from its beginning, also while the client is still sending.
@@ -119,7 +123,7 @@ impl RequestBody {
     /// Says that no attempt will follow: what has been read of the recording is not needed any more.
     pub fn answered(&self) {
         if let Some(recording) = &self.0 {
-            recording.borrow_mut().answered = true;
+            recording.borrow_mut().answer();
         }
     }
 
@@ -140,6 +144,67 @@ impl RequestBody {
     /// Why the body cannot be sent again, where that is so.
     pub fn lost(&self) -> Option<Lost> {
         self.0.as_ref()?.borrow().lost()
+    }
+
+    /// Whether more is to come from the client, or to be handed on.
+    pub fn is_unfinished(&self) -> bool {
+        let is_unfinished = |recording: &Rc<RefCell<Recording>>| {
+            let recording = recording.borrow();
+            recording.client == Client::Sending
+                || recording.readers > 0 && !recording.progress.ended
+        };
+        self.0.as_ref().is_some_and(is_unfinished)
+    }
+
+    /// The answer is over: what sends the rest of the request is left to whoever carries it on.
+    pub(in crate::proxy) fn leave(&self, upload: Upload, busy: Option<Busy>) {
+        if let Some(recording) = &self.0 {
+            recording.borrow_mut().leave(upload, busy);
+        }
+    }
+
+    /// Completes when the rest of the request is left to whoever asks.
+    pub async fn left(&self) {
+        if let Some(recording) = &self.0 {
+            poll_fn(|cx| recording.borrow_mut().poll_left(cx)).await;
+        }
+    }
+
+    /// Sends no more of it.
+    pub fn stop(&self) {
+        if let Some(recording) = &self.0 {
+            let left = {
+                let mut recording = recording.borrow_mut();
+                recording.pause();
+                recording.left.take()
+            };
+            // Not while the recording is borrowed, of which it is a reader.
+            drop(left);
+        }
+    }
+
+    /// Completes when no attempt is left that could take more.
+    pub async fn unattended(&self) {
+        if let Some(recording) = &self.0 {
+            poll_fn(|cx| recording.borrow_mut().poll_unattended(cx)).await;
+        }
+    }
+
+    /// Takes what the client sends next and forgets it; returns whether more may follow.
+    pub async fn discard(&self) -> bool {
+        match &self.0 {
+            Some(recording) => poll_fn(|cx| recording.borrow_mut().poll_discard(cx)).await,
+            None => false,
+        }
+    }
+
+    /// Completes when the attempt under way has not moved for so long.
+    pub async fn stands_still(&self, bound: Duration) {
+        while let Some(progress) = self.progress()
+            && progress.moved.elapsed() < bound
+        {
+            tokio::time::sleep_until(progress.moved + bound).await;
+        }
     }
 
     /// How far the attempt under way has come; `None` where there is no content.
@@ -281,6 +346,12 @@ where
         let bytes = ready!(reading.as_mut().poll(cx));
         self.reading = None;
         Poll::Ready(bytes.map_err(OutgoingError::Unreadable))
+    }
+}
+
+impl<B> Drop for Reader<B> {
+    fn drop(&mut self) {
+        self.recording.borrow_mut().end_attempt();
     }
 }
 

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::activity::Busy;
+use super::request::RequestBody;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::upstream::UpstreamBody;
 
@@ -29,6 +30,8 @@ pub struct ResponseBody {
     exchange: Option<Box<Exchange>>,
     /// Tells the connection's idle timer when this is over.
     busy: Option<Busy>,
+    /// The request, where it is not over yet.
+    request: Option<RequestBody>,
 }
 
 /// Frames that were read ahead of the client, with the error that ended them.
@@ -60,6 +63,7 @@ impl ResponseBody {
             error: None,
             exchange: None,
             busy: None,
+            request: None,
         }
     }
 
@@ -73,6 +77,7 @@ impl ResponseBody {
             error: None,
             exchange: None,
             busy: None,
+            request: None,
         }
     }
 
@@ -84,6 +89,21 @@ impl ResponseBody {
     /// Counts the connection as busy until this body has ended.
     pub fn keep_busy(&mut self, busy: Busy) {
         self.busy = Some(busy);
+    }
+
+    /// Leaves the rest of the request to whoever carries it on, when this body has come to its end.
+    pub fn then_carry_on(&mut self, request: RequestBody) {
+        self.request = Some(request);
+    }
+
+    /// Nothing more is to come of this, as it should be.
+    fn finish(&mut self) {
+        let rest = self.rest.take();
+        if let Some(request) = self.request.take()
+            && let Some(upload) = rest.and_then(UpstreamBody::into_upload)
+        {
+            request.leave(upload, self.busy.take());
+        }
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -136,7 +156,7 @@ impl Body for ResponseBody {
                 Poll::Pending
             }
             None => {
-                self.rest = None;
+                self.finish();
                 Poll::Ready(None)
             }
         }
@@ -166,8 +186,9 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let whole = self.is_end_stream();
-        if let Some(exchange) = self.exchange.as_mut().filter(|_| !whole) {
+        if self.is_end_stream() {
+            self.finish();
+        } else if let Some(exchange) = &mut self.exchange {
             exchange.cut();
         }
     }

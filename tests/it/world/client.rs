@@ -1,6 +1,6 @@
 //! A client that sends exactly the bytes it is given and reads answers without a library in between.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use super::SOON;
@@ -26,6 +26,7 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        stream.set_write_timeout(Some(SOON)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Self {
             stream: BufReader::new(stream),
@@ -166,8 +167,11 @@ impl Client {
 
     /// Whether the proxy has closed: no further byte comes.
     pub(crate) fn is_closed(&mut self) -> bool {
-        // A reset is an end too.
-        self.stream.fill_buf().map_or(true, <[u8]>::is_empty)
+        match self.stream.fill_buf() {
+            Ok(bytes) => bytes.is_empty(),
+            // A reset is an end too, and silence is none.
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
     }
 
     /// The same connection, to send from another thread.

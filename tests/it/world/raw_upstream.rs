@@ -1,7 +1,7 @@
 //! An upstream that a test writes byte by byte.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::SOON;
@@ -111,8 +111,17 @@ impl Connection {
         let _ = self.0.write_all(bytes);
     }
 
+    /// Ends the sending side.
+    pub(crate) fn finish(&self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
     /// Whether the proxy has closed the connection.
     pub(crate) fn is_closed(&mut self) -> bool {
-        self.byte().is_none()
+        match self.0.read(&mut [0]) {
+            Ok(length) => length == 0,
+            // A reset is an end too, and silence is none.
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
     }
 }

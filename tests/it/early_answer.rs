@@ -1,0 +1,196 @@
+//! Rule F18: an answer that comes before the request is over reaches the client, also one that sends all before it reads.
+
+use std::io::Write;
+use std::thread::JoinHandle;
+
+use crate::world::raw_upstream::{Connection, RawUpstream};
+use crate::world::{Client, SOON, Serving, World};
+
+/// More than all buffers on the way hold.
+const LARGE: usize = 24 << 20;
+const TOO_LARGE: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much";
+
+fn raw(tables: &str) -> (RawUpstream, World, Serving) {
+    let upstream = RawUpstream::start();
+    let mut world = World::logged_in();
+    world.upstream = upstream.origin();
+    world.tables = tables.to_owned();
+    let serving = world.serve();
+    (upstream, world, serving)
+}
+
+/// A client that sends so much before it reads anything.
+fn sending_all(client: Client, length: usize) -> JoinHandle<Client> {
+    std::thread::spawn(move || {
+        let mut stream = client.second_handle();
+        stream
+            .write_all(&vec![7; length])
+            .expect("all of it is taken");
+        client
+    })
+}
+
+fn upload(serving: &Serving) -> Client {
+    let mut client = serving.connect();
+    client.request("POST /x", &[&format!("Content-Length: {LARGE}")], b"");
+    client
+}
+
+#[test]
+fn f18_an_early_answer_reaches_a_client_that_sends_everything_first() {
+    let ends: [fn(Connection); 3] = [
+        // With unread bytes on it: it is reset.
+        drop,
+        // It says that it is done, and does not read.
+        |connection| {
+            connection.finish();
+            std::mem::forget(connection);
+        },
+        // It takes the rest all the same.
+        |mut connection| {
+            std::thread::spawn(move || connection.read(LARGE - 5));
+        },
+    ];
+    for (number, end) in ends.into_iter().enumerate() {
+        let (upstream, _world, serving) = raw("");
+        let sending = sending_all(upload(&serving), LARGE);
+        let mut connection = upstream.accept();
+        connection.head().expect("a request");
+        connection.read(5);
+        connection.send(TOO_LARGE);
+        end(connection);
+        let mut client = sending.join().expect("no panic");
+        let response = client.response();
+        assert_eq!(
+            (response.status, response.complete),
+            (413, true),
+            "{number}"
+        );
+        assert_eq!(response.text(), "too much");
+        // All of the request was read, so the connection is good for another.
+        client.request("GET /next", &[], b"");
+        let mut connection = upstream.accept();
+        connection.request();
+        connection.send(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.head().status, 204, "{number}");
+    }
+}
+
+#[test]
+fn f18_an_answer_of_the_proxy_itself_reaches_such_a_client_too() {
+    let world = World::new();
+    let serving = world.serve();
+    let length = format!("Content-Length: {LARGE}");
+    for (line, header, status) in [
+        ("POST /x", "X-None: 1", 503),
+        ("POST /x", "Sec-Fetch-Site: cross-site", 403),
+        ("POST /oauth2/token", "X-None: 1", 413),
+        ("POST /x", "Via: 1.1 lucid-proxy", 508),
+    ] {
+        let mut client = serving.connect();
+        client.request(line, &[header, &length], b"");
+        let mut client = sending_all(client, LARGE).join().expect("no panic");
+        let response = client.response();
+        assert_eq!(
+            (response.status, response.complete),
+            (status, true),
+            "{line} {header}"
+        );
+    }
+    assert_eq!(world.sandbox.counts().api_requests, 0);
+}
+
+#[test]
+fn f18_a_401_that_is_not_cured_reaches_such_a_client_too() {
+    let (upstream, world, serving) = raw("[replay]\nmemory = \"0 B\"\ndisk = \"0 B\"\n");
+    let sending = sending_all(upload(&serving), LARGE);
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    connection.read(5);
+    connection.send(b"HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    drop(connection);
+    let mut client = sending.join().expect("no panic");
+    let response = client.response();
+    assert_eq!(response.status, 401);
+    let status = response.header("proxy-status").expect("it says why");
+    assert!(status.contains("larger than replay.memory"), "{status}");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.rotations == 1);
+}
+
+#[test]
+fn f18_upstream_gets_the_rest_of_a_request_that_it_has_answered() {
+    let (upstream, _world, serving) = raw("");
+    let mut client = serving.connect();
+    client.request("POST /x", &["Transfer-Encoding: chunked"], b"");
+    client.send(b"5\r\nfirst\r\n");
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    assert_eq!(connection.read(10), b"5\r\nfirst\r\n");
+    connection.send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok");
+    let response = client.response();
+    assert_eq!((response.status, response.text().as_str()), (202, "ok"));
+    client.send(b"4\r\nrest\r\n0\r\n\r\n");
+    assert_eq!(connection.read(14), b"4\r\nrest\r\n0\r\n\r\n");
+    assert!(
+        connection.is_closed(),
+        "the connection ends with the exchange"
+    );
+    client.request("GET /next", &[], b"");
+    let mut connection = upstream.accept();
+    connection.request();
+    connection.send(TOO_LARGE);
+    assert_eq!(client.response().status, 413);
+}
+
+#[test]
+fn f18_the_rest_is_read_for_a_bounded_time() {
+    let (upstream, _world, serving) = raw("[timeouts]\nlinger = \"300ms\"\n");
+    for keeps_sending in [true, false] {
+        let mut client = serving.connect();
+        client.request("POST /x", &["Transfer-Encoding: chunked"], b"");
+        client.send(b"5\r\nfirst\r\n");
+        let mut connection = upstream.accept();
+        connection.head().expect("a request");
+        connection.send(TOO_LARGE);
+        drop(connection);
+        assert_eq!(client.response().status, 413);
+        let mut stream = client.second_handle();
+        let deadline = std::time::Instant::now() + SOON;
+        // It is told in the end, by an error.
+        while keeps_sending && stream.write_all(b"5\r\nagain\r\n").is_ok() {
+            assert!(std::time::Instant::now() < deadline, "it is read for ever");
+        }
+        assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn f18_upstream_is_not_waited_for_that_takes_no_more_of_a_request_that_it_has_answered() {
+    let (upstream, _world, serving) = raw("[timeouts]\nbody = \"300ms\"\n");
+    let sending = sending_all(upload(&serving), LARGE);
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    connection.send(TOO_LARGE);
+    // It stays there and reads nothing.
+    let mut client = sending.join().expect("no panic");
+    assert_eq!(client.response().status, 413);
+    drop(connection);
+}
+
+#[test]
+fn f17_f18_a_client_that_was_not_asked_and_sends_all_the_same_gets_its_answer() {
+    let (upstream, _world, serving) = raw("");
+    let mut client = serving.connect();
+    let length = format!("Content-Length: {LARGE}");
+    client.request("POST /x", &["Expect: 100-continue", &length], b"");
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    connection.send(TOO_LARGE);
+    drop(connection);
+    let mut client = sending_all(client, LARGE).join().expect("no panic");
+    let response = client.response_or_interim();
+    assert_eq!((response.status, response.complete), (413, true));
+    assert_eq!(response.header("connection"), Some("close"));
+}
