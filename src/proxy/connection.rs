@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::{Request, Uri, Version, uri};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -136,7 +136,7 @@ impl Target {
     /// 9113 sections 8.2.2 and 8.3.1).
     pub(super) fn address<B>(&self, request: &mut Request<B>) {
         *request.version_mut() = Version::HTTP_2;
-        for name in [HOST, TRANSFER_ENCODING] {
+        for name in [HOST, TRANSFER_ENCODING, CONNECTION] {
             request.headers_mut().remove(name);
         }
         let mut target = std::mem::take(request.uri_mut()).into_parts();

@@ -1,7 +1,7 @@
 //! Request and response heads: what must not pass is taken out, what upstream needs is put in (rules F1, F2, F10, F14).
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER,
+    AUTHORIZATION, CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, VIA,
 };
 use http::{Response, Version};
@@ -80,8 +80,15 @@ pub fn authorize(headers: &mut HeaderMap, bearer: HeaderValue) {
 /// Makes a client's request head fit for upstream: everything but the token.
 pub fn prepare_request(headers: &mut HeaderMap, upstream: &HeaderValue, path: &str) {
     let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let trailers = takes_trailers(headers);
     strip_hop_by_hop(headers);
     headers.remove(AUTHORIZATION);
+    if trailers {
+        // For ourselves: what upstream sends behind the content is passed on to a client that takes it. `TE` is for one
+        // connection, and says so (RFC 9110 section 10.1.4).
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
     if chunked {
         // Said again because hyper would not frame a GET's content by itself.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -93,6 +100,13 @@ pub fn prepare_request(headers: &mut HeaderMap, upstream: &HeaderValue, path: &s
     {
         version.insert(HeaderValue::from_static("1"));
     }
+}
+
+/// Whether the client takes fields behind the content of a response (RFC 9110 section 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TE).iter();
+    let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Makes upstream's response head fit for the client.
@@ -264,6 +278,27 @@ mod tests {
             kept.get_all(LUCID_API_VERSION).iter().collect::<Vec<_>>(),
             ["2"]
         );
+    }
+
+    #[test]
+    fn f01_what_a_client_says_of_trailers_is_said_anew() {
+        for (te, said) in [
+            (&b"trailers"[..], true),
+            (b"gzip;q=0.5, Trailers", true),
+            (b"trailers;q=0.1", false),
+            (b"deflate", false),
+            (b"", false),
+        ] {
+            let headers = prepared(
+                &[("te", te), ("connection", b"TE, x-hop"), ("x-hop", b"1")],
+                "/",
+            );
+            let lines = |name: HeaderName| headers.get_all(name).iter().collect::<Vec<_>>();
+            let expected = |value| if said { vec![value] } else { vec![] };
+            assert_eq!(lines(TE), expected("trailers"));
+            assert_eq!(lines(CONNECTION), expected("te"));
+            assert!(!headers.contains_key("x-hop"));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Ends an upload whose answer nobody wants any longer, or that is over and the rest of whose request nobody sees to.
+//! Ends an upload whose answer nobody wants any longer, or the rest of which nobody sees to behind a whole answer.
 //!
 //! On a connection of its own an upload ends when the connection is dropped. On a shared one the task that sends it would
 //! wait for more for ever once nobody wants the answer any longer.

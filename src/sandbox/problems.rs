@@ -17,10 +17,8 @@ pub(super) fn report(shared: &Shared, head: &Parts, what: impl Display) {
 
 /// Checks the head of an API request.
 pub(super) fn check_api_head(shared: &Shared, head: &Parts) {
-    let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
     for name in head.headers.keys() {
-        // A request may announce the trailers of its own chunked body.
-        if is_hop_by_hop(name) && !(*name == header::TRAILER && chunked) {
+        if is_hop_by_hop(name) && !is_of_this_hop(head, name) {
             report(shared, head, format_args!("the hop-by-hop header {name}"));
         }
     }
@@ -86,6 +84,18 @@ pub(super) fn check_trailers(shared: &Shared, head: &Parts, trailers: Option<&He
         {
             report(shared, head, format_args!("the trailer {name}"));
         }
+    }
+}
+
+/// Whether a header of this kind may well be the proxy's own: that its chunked body has trailers, or that it takes some.
+fn is_of_this_hop(head: &Parts, name: &HeaderName) -> bool {
+    let is = |name, value| head.headers.get_all(name).iter().eq([value]);
+    match *name {
+        header::TRAILER => head.headers.contains_key(header::TRANSFER_ENCODING),
+        header::TE | header::CONNECTION => {
+            is(header::TE, "trailers") && is(header::CONNECTION, "te")
+        }
+        _ => false,
     }
 }
 

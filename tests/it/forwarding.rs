@@ -1,4 +1,4 @@
-//! Rules F1 to F3, F9, F10, F13 and F14, and what the proxy answers by itself.
+//! Rules F1 to F4, F9, F10, F13 and F14, and what the proxy answers by itself.
 
 use std::io::Write;
 use std::time::Duration;
@@ -59,8 +59,11 @@ fn f01_f02_f03_f10_f14_the_head_that_upstream_sees() {
         [
             "PURGE /a%2Fb/%7e/..;x?q=%20&&=?/ HTTP/1.1",
             &format!("authorization: Bearer {token}"),
+            // Not the client's, see `f03_trailers_reach_a_client_that_takes_them`.
+            "connection: te",
             &format!("host: {}", world.upstream.trim_start_matches("http://")),
             "lucid-api-version: 1",
+            "te: trailers",
             "via: 1.1 lucid-proxy",
             "x-bytes: \u{ff}\u{fe}",
             "x-empty: ",
@@ -133,6 +136,68 @@ fn f02_the_clients_token_never_reaches_upstream_in_a_replay_either() {
         world.sandbox.expire_access_tokens();
     }
     assert_eq!(world.sandbox.counts().unknown_tokens, 0);
+}
+
+#[test]
+fn f03_trailers_reach_upstream_in_every_attempt() {
+    let (upstream, _world, serving) = raw();
+    let mut client = serving.connect();
+    client.request(
+        "POST /x",
+        &[
+            "Transfer-Encoding: chunked",
+            "Trailer: X-Sum, Authorization",
+            "Trailer: x-other",
+        ],
+        b"",
+    );
+    client.send(b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nAuthorization: Bearer stale\r\nX-Other: 2\r\nX-Sum: 3\r\n\r\n");
+    for status in ["401 Unauthorized", "200 OK"] {
+        let mut connection = upstream.accept();
+        let head = connection.head().expect("a request");
+        assert_eq!(
+            String::from_utf8_lossy(&head).matches("trailer: ").count(),
+            2
+        );
+        let chunks = connection.until(b"0\r\n");
+        assert_eq!(chunks, b"3\r\nabc\r\n0\r\n");
+        let trailers = connection.until(b"\r\n\r\n");
+        let trailers = String::from_utf8_lossy(&trailers);
+        let mut trailers: Vec<_> = trailers.trim_end().split("\r\n").collect();
+        trailers.sort_unstable();
+        assert_eq!(trailers, ["x-other: 2", "x-sum: 1", "x-sum: 3"]);
+        let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        connection.send(answer.as_bytes());
+    }
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn f03_trailers_reach_a_client_that_takes_them() {
+    let (upstream, _world, serving) = raw();
+    for (te, passed) in [
+        (Some("TE: gzip, trailers"), &b"0\r\nx-sum: 1\r\n\r\n"[..]),
+        (None, b"0\r\n\r\n"),
+    ] {
+        let mut client = serving.connect();
+        for _ in 0..2 {
+            client.request("GET /x", te.as_slice(), b"");
+            let mut connection = upstream.accept();
+            let head = connection.request();
+            let head = String::from_utf8_lossy(&head);
+            assert_eq!(
+                head.contains("\r\nte: trailers\r\n"),
+                te.is_some(),
+                "{head}"
+            );
+            connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n");
+            connection.send(b"2\r\nok\r\n0\r\nX-Sum: 1\r\nX-Unannounced: 2\r\n\r\n");
+            let head = client.head();
+            assert_eq!(head.header("trailer"), Some("X-Sum"));
+            // Nothing of it is left on the connection for the next answer.
+            assert_eq!(client.until(b"\r\n\r\n"), [b"2\r\nok\r\n", passed].concat());
+        }
+    }
 }
 
 #[test]

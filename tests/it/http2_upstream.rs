@@ -287,6 +287,17 @@ fn f13_a_request_that_breaks_off_is_reset_and_not_ended() {
 }
 
 #[test]
+fn f03_over_http_2_upstream_learns_too_that_a_client_takes_trailers() {
+    let (_world, _front, serving) = over_http2(100, "");
+    let response = serving
+        .connect()
+        .ask("GET /sandbox/echo", &["TE: trailers"], b"");
+    let headers = response.json()["headers"].to_string();
+    assert!(headers.contains(r#"["te","trailers"]"#), "{headers}");
+    assert!(!headers.contains(r#"["connection""#), "{headers}");
+}
+
+#[test]
 fn f18_an_upload_whose_answer_is_over_goes_on_until_it_stands_still() {
     let (_world, upstream, serving) = over_frames_with("[timeouts]\nbody = \"300ms\"\n");
     let mut client = serving.connect();

@@ -127,6 +127,18 @@ impl Client {
         }
     }
 
+    /// Reads up to these bytes, and them.
+    #[track_caller]
+    pub(crate) fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(end) {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("more bytes");
+            bytes.extend(byte);
+        }
+        bytes
+    }
+
     /// Reads chunks to the last one; `false` when they end before.
     pub(crate) fn chunks(&mut self, body: &mut Vec<u8>) -> bool {
         loop {

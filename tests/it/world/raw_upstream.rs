@@ -81,11 +81,21 @@ impl Connection {
 
     /// Reads the head of a request.
     pub(crate) fn head(&mut self) -> Option<Vec<u8>> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(self.byte()?);
+        self.try_until(b"\r\n\r\n")
+    }
+
+    /// Reads up to these bytes, and them.
+    #[track_caller]
+    pub(crate) fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        self.try_until(end).expect("more bytes")
+    }
+
+    fn try_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(end) {
+            bytes.push(self.byte()?);
         }
-        Some(head)
+        Some(bytes)
     }
 
     fn byte(&mut self) -> Option<u8> {
