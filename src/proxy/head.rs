@@ -15,17 +15,22 @@ const LUCID_API_VERSION: HeaderName = HeaderName::from_static("lucid-api-version
 /// (sections 11.7.1 and 11.7.2). `Trailer` stays: it describes the content.
 const HOP_BY_HOP: usize = 8;
 
-/// The field's place in the fixed set, if it is one of it; `Connection` is the first. By text, since that is decided by
-/// the length for nearly every name.
+/// Places in the set of fields that are looked at before they go.
+const CONNECTION_PLACE: usize = 0;
+const TE_PLACE: usize = 5;
+const TRANSFER_ENCODING_PLACE: usize = 6;
+
+/// The field's place in the fixed set, if it is one of it. By text, since that is decided by the length for nearly every
+/// name.
 fn hop_by_hop(name: &HeaderName) -> Option<usize> {
     match name.as_str() {
-        "connection" => Some(0),
+        "connection" => Some(CONNECTION_PLACE),
         "keep-alive" => Some(1),
         "proxy-authenticate" => Some(2),
         "proxy-authorization" => Some(3),
         "proxy-connection" => Some(4),
-        "te" => Some(5),
-        "transfer-encoding" => Some(6),
+        "te" => Some(TE_PLACE),
+        "transfer-encoding" => Some(TRANSFER_ENCODING_PLACE),
         "upgrade" => Some(7),
         _ => None,
     }
@@ -33,6 +38,12 @@ fn hop_by_hop(name: &HeaderName) -> Option<usize> {
 
 /// Removes what is about this connection alone: the fixed set and everything that any `Connection` line names (F1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let found = find_hop_by_hop(headers);
+    remove_hop_by_hop(headers, found);
+}
+
+/// Those of the fixed set that are there, each in its place.
+fn find_hop_by_hop(headers: &HeaderMap) -> [Option<HeaderName>; HOP_BY_HOP] {
     // Most heads have few of them: one pass over the names costs less than a look-up for each of the set.
     let mut found: [Option<HeaderName>; HOP_BY_HOP] = Default::default();
     for name in headers.keys() {
@@ -40,7 +51,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             found[place] = Some(name.clone());
         }
     }
-    if found[0].is_some() {
+    found
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap, found: [Option<HeaderName>; HOP_BY_HOP]) {
+    if found[CONNECTION_PLACE].is_some() {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
@@ -79,9 +94,10 @@ pub fn authorize(headers: &mut HeaderMap, bearer: HeaderValue) {
 
 /// Makes a client's request head fit for upstream: everything but the token.
 pub fn prepare_request(headers: &mut HeaderMap, upstream: &HeaderValue, path: &str) {
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
-    let trailers = takes_trailers(headers);
-    strip_hop_by_hop(headers);
+    let found = find_hop_by_hop(headers);
+    let chunked = found[TRANSFER_ENCODING_PLACE].is_some();
+    let trailers = found[TE_PLACE].is_some() && takes_trailers(headers);
+    remove_hop_by_hop(headers, found);
     headers.remove(AUTHORIZATION);
     if trailers {
         // For ourselves: what upstream sends behind the content is passed on to a client that takes it. `TE` is for one

@@ -137,10 +137,10 @@ impl Proxy {
             .settings
             .log_requests
             .then(|| Exchange::begin(&request));
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let body = RequestBody::record(&head, incoming, &self.settings.recordings);
         let answered = self
-            .forward(head, &body, guard, exchange.as_deref_mut())
+            .forward(&mut head, &body, guard, exchange.as_deref_mut())
             .await;
         let mut response = match answered {
             Ok(response) => response,
@@ -192,7 +192,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        mut head: Parts,
+        head: &mut Parts,
         body: &RequestBody,
         guard: &Guard,
         exchange: Option<&mut Exchange>,
@@ -203,22 +203,22 @@ impl Proxy {
             // Boxed: few requests take these ways, and the others should not carry what they need.
             Route::ForwardBare => return Box::pin(self.forward_bare(head, body)).await,
             Route::Answer(endpoint) => {
-                return Box::pin(self.answer_oauth(endpoint, &head, body, exchange)).await;
+                return Box::pin(self.answer_oauth(endpoint, head, body, exchange)).await;
             }
             Route::RefuseOAuth => return Err(Refusal::oauth_endpoint()),
         }
-        let asked = Asked::of(&head);
-        self.prepare(&mut head)?;
+        let asked = Asked::of(head);
+        self.prepare(head)?;
         let bearer = match body.is_recorded() {
             true => self.settings.grant.bearer().await?,
             false => self.settings.grant.lasting_bearer().await?,
         };
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
-        let first = self.send(&head, body).await?;
+        let first = self.send(head, body).await?;
         let answer = match route::is_curable(first.status(), &head.uri) {
             false => Answer::plain(first, Some(bearer.generation)),
-            true => Box::pin(self.cure(first, &mut head, body, bearer.generation)).await,
+            true => Box::pin(self.cure(first, head, body, bearer.generation)).await,
         };
         drop(on_its_way);
         answer.note(exchange);
@@ -229,12 +229,12 @@ impl Proxy {
     /// it says nothing about that (T16).
     async fn forward_bare(
         &self,
-        mut head: Parts,
+        head: &mut Parts,
         body: &RequestBody,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let asked = Asked::of(&head);
-        self.prepare(&mut head)?;
-        let response = self.send(&head, body).await?;
+        let asked = Asked::of(head);
+        self.prepare(head)?;
+        let response = self.send(head, body).await?;
         Ok(self.hand_back(Answer::plain(response, None), &asked))
     }
 
