@@ -173,3 +173,55 @@ fn unconnected(attempts: &Attempts) -> &'static str {
         _ => "destination_unavailable",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http_body::{Body, Frame};
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    /// A body that fails at once.
+    struct Failing(Option<OutgoingError>);
+
+    impl Body for Failing {
+        type Data = Bytes;
+        type Error = OutgoingError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, OutgoingError>>> {
+            Poll::Ready(self.0.take().map(Err))
+        }
+    }
+
+    async fn reported(error: OutgoingError) -> SendError {
+        let (near, _far) = tokio::io::duplex(1024);
+        let (mut sender, driver) = http1::handshake(TokioIo::new(near)).await.expect("ready");
+        let request = http::Request::post("/").body(Failing(Some(error)));
+        let request = request.expect("a request");
+        let (sent, _) = tokio::join!(sender.send_request(request), driver);
+        let error = sent.expect_err("the body failed");
+        assert!(error.is_user(), "{error:?}");
+        SendError::request_body(error)
+    }
+
+    #[tokio::test]
+    async fn a_recording_that_cannot_be_read_is_not_the_clients_fault() {
+        let gone = reported(OutgoingError::Gone).await;
+        assert!(matches!(gone, SendError::RequestBody(_)));
+        let disk = io::Error::from(io::ErrorKind::QuotaExceeded);
+        let unreadable = reported(OutgoingError::Unreadable(disk)).await;
+        assert_eq!(unreadable.proxy_error(), "proxy_internal_error");
+        assert_eq!(
+            unreadable.to_string(),
+            "the recorded part of the request body cannot be sent again: the recording cannot be read: quota exceeded"
+        );
+    }
+}

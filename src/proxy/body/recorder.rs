@@ -63,7 +63,7 @@ pub enum Lost {
     TooLarge,
     /// The others leave it too little.
     #[error(
-        "the recorded request bodies have used up replay.total_memory and replay.total_disk together"
+        "the recorded bodies of all requests have used up replay.total_memory and replay.total_disk"
     )]
     Crowded,
     /// The disk has failed.

@@ -390,7 +390,9 @@ impl Body for Outgoing {
         let Some(reader) = &self.reader else {
             return SizeHint::with_exact(0);
         };
-        let rest = reader.length.map(|length| length - reader.position);
+        let rest = reader
+            .length
+            .map(|length| length.saturating_sub(reader.position));
         rest.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
