@@ -2,6 +2,7 @@
 
 use lucid_proxy::sandbox::{Timing, Unauthorized};
 
+use crate::replay::{assert_arrived, bytes};
 use crate::world::client::Client;
 use crate::world::http2::{
     DATA, END_STREAM, FrameUpstream, Frames, HEADERS, Http2Front, REFUSED_STREAM, RST_STREAM,
@@ -298,6 +299,26 @@ fn f03_over_http_2_upstream_learns_too_that_a_client_takes_trailers() {
 }
 
 #[test]
+fn f05_over_http_2_an_upload_that_is_recorded_on_disk_is_replayed() {
+    let (world, _front, serving) = over_http2(100, "");
+    let body = bytes(5 << 20);
+    for timing in [
+        Timing::AtHead,
+        Timing::AfterBytes(3 << 20),
+        Timing::AfterBody,
+    ] {
+        world
+            .sandbox
+            .change(|behaviour| behaviour.unauthorized.timing = timing);
+        world.sandbox.expire_access_tokens();
+        let response = serving.connect().ask("POST /sandbox/echo", &[], &body);
+        assert_arrived(&response, &body, &serving);
+        assert!(response.header("proxy-status").is_some(), "{timing:?}");
+    }
+    assert_eq!(world.sandbox.counts().token_posts, 3);
+}
+
+#[test]
 fn f18_an_upload_whose_answer_is_over_goes_on_until_it_stands_still() {
     let (_world, upstream, serving) = over_frames_with("[timeouts]\nbody = \"300ms\"\n");
     let mut client = serving.connect();
@@ -320,7 +341,7 @@ fn f18_an_upload_whose_answer_is_over_goes_on_until_it_stands_still() {
 }
 
 #[test]
-fn f17_over_http_2_the_client_is_asked_at_once() {
+fn f17_over_http_2_the_client_is_asked_too() {
     let (_world, upstream, serving) = over_frames();
     let mut client = serving.connect();
     let headers = ["Expect: 100-continue", "Content-Length: 7"];

@@ -10,7 +10,7 @@ use crate::world::raw_upstream::RawUpstream;
 use crate::world::{Mount, Response, SOON, Serving, World, is_root};
 
 /// Bytes that differ everywhere, so that none can be lost, doubled or moved unseen.
-fn bytes(length: usize) -> Vec<u8> {
+pub(crate) fn bytes(length: usize) -> Vec<u8> {
     (0..length as u32)
         .flat_map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes())
         .take(length)
@@ -27,7 +27,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 #[track_caller]
-fn assert_arrived(response: &Response, body: &[u8], serving: &Serving) {
+pub(crate) fn assert_arrived(response: &Response, body: &[u8], serving: &Serving) {
     assert_eq!(
         response.status,
         200,
