@@ -1,11 +1,12 @@
 //! Bodies on their way.
 //!
-//! `request`: what goes to upstream, once or again, from one `recording`; its `recorder` keeps what has passed, in memory
-//! and in a `spool`, within the limits of all [`Recordings`]; an `expectation` keeps it with the client for now.
-//! `response`: what comes back. `activity`: whether a connection is done with both.
+//! `request`: what goes to upstream, once or again, each time as an `outgoing`, from one `recording`. Its `recorder` keeps
+//! what has passed, in memory and in a `spool`, within the limits of all [`Recordings`]; an `expectation` keeps the rest
+//! with the client for now. `response`: what comes back. `activity`: whether a connection is done with both.
 
 mod activity;
 mod expectation;
+mod outgoing;
 mod recorder;
 mod recording;
 mod recordings;
@@ -14,8 +15,9 @@ mod response;
 mod spool;
 
 pub use activity::{Activity, Busy};
+pub use outgoing::{Outgoing, OutgoingError};
 pub use recorder::Lost;
 pub use recording::{Failed, Progress};
 pub use recordings::Recordings;
-pub use request::{Outgoing, OutgoingError, RequestBody};
+pub use request::RequestBody;
 pub use response::{BodyError, Kept, ResponseBody};

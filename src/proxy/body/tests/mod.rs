@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::future::poll_fn;
 use std::path::Path;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::super::recordings::Recordings;
 use super::super::spool::Disk;
 use super::*;
 use crate::config::Replay;
