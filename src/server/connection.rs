@@ -5,6 +5,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
+use http::{Response, Version};
+use http_body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -12,8 +15,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::stream::Stream;
 use crate::proxy::Proxy;
-use crate::proxy::body::Activity;
+use crate::proxy::body::{Activity, ResponseBody};
 use crate::proxy::guard::Guard;
 
 /// How long a client may do nothing.
@@ -28,26 +32,35 @@ const FIRST_REQUEST_UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until either side ends it.
 pub(super) async fn serve(
-    stream: TcpStream,
+    tcp: TcpStream,
     proxy: Rc<Proxy>,
     guard: Rc<Guard>,
     bounds: Bounds,
     stop: CancellationToken,
 ) {
     // A socket that refuses the option is about to fail anyway.
-    let _ = stream.set_nodelay(true);
+    let _ = tcp.set_nodelay(true);
+    let stream = Stream::new(tcp);
+    let wire = stream.wire();
     let activity = Activity::new();
     let service = service_fn(|request| {
         let busy = activity.begin();
-        let (proxy, guard) = (&proxy, &guard);
+        let version = request.version();
+        let (proxy, guard, wire) = (&proxy, &guard, &wire);
         async move {
             let mut response = proxy.handle(request, guard).await;
+            wire.ends_by_close(version == Version::HTTP_10 && !has_length(&response));
             response.body_mut().keep_busy(busy);
             Ok::<_, Infallible>(response)
         }
     });
-    let mut connection =
-        pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(
+        http1::Builder::new()
+            // A client that has sent all it has to say may say so and still wants its answer. One that has left looks
+            // the same: its request goes on until the answer has nowhere to go.
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service)
+    );
     let idle = tokio::select! {
         biased;
         _ = connection.as_mut() => return,
@@ -65,6 +78,11 @@ pub(super) async fn serve(
         (false, true) => Duration::MAX,
     };
     let _ = tokio::time::timeout(bound, connection).await;
+}
+
+/// Whether the client is told how long the content is. Otherwise it ends, for a client of HTTP/1.0, with the connection.
+fn has_length(response: &Response<ResponseBody>) -> bool {
+    response.headers().contains_key(CONTENT_LENGTH) || response.body().size_hint().exact().is_some()
 }
 
 /// Completes when the client has done nothing for too long.

@@ -6,6 +6,7 @@
 //! it: workers finish what is under way, then the refresher finishes its rotation.
 
 mod connection;
+mod stream;
 mod worker;
 
 use std::io;

@@ -4,6 +4,7 @@ mod world;
 
 mod bad_input;
 mod by_proxy;
+mod clients;
 mod commands;
 mod config;
 mod connecting;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::world::raw_upstream::RawUpstream;
-use crate::world::{SOON, Serving, World};
+use crate::world::{Serving, World};
 
 fn verbose(world: &World) -> Serving {
     world.serve_with(|command| {
@@ -114,26 +114,6 @@ fn each_request_gets_an_object_for_collectors() {
 
 #[test]
 fn a_request_without_a_whole_answer_is_logged_as_such() {
-    let world = World::logged_in();
-    world
-        .sandbox
-        .change(|behaviour| behaviour.hold_under = Some("/users".to_owned()));
-    let serving = verbose(&world);
-    let mut client = serving.connect();
-    client.request("GET /users", &[], b"");
-    world
-        .sandbox
-        .wait_until(SOON, |counts| counts.in_flight == 1);
-    drop(client);
-    serving.wait_for_log("  the client left before its answer\n");
-    let lines = request_lines(&serving.stop());
-    assert_eq!(
-        lines,
-        [
-            "GET      ---        0 B in        0 B out          /users  the client left before its answer"
-        ]
-    );
-
     let upstream = RawUpstream::start();
     let mut world = World::logged_in();
     world.upstream = upstream.origin();

@@ -1,6 +1,6 @@
 //! A client that sends exactly the bytes it is given and reads answers without a library in between.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use super::SOON;
@@ -177,13 +177,12 @@ impl Client {
         line
     }
 
-    /// Whether the proxy has closed: no further byte comes.
+    /// Whether the proxy has closed: no further byte comes, and not because nothing has come for too long.
     pub(crate) fn is_closed(&mut self) -> bool {
-        match self.stream.fill_buf() {
-            Ok(bytes) => bytes.is_empty(),
-            // A reset is an end too, and silence is none.
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        }
+        // A reset is an end too.
+        self.stream
+            .fill_buf()
+            .map_or_else(|error| !is_late(&error), <[u8]>::is_empty)
     }
 
     /// The same connection, to send from another thread.
@@ -195,6 +194,11 @@ impl Client {
     pub(crate) fn finish(&mut self) {
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);
     }
+}
+
+/// Whether nothing came for too long.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 impl Response {
