@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Store::new(config.credential.store.clone()).write(&login)?;
 
     let server = Server::bind(&config)?;
-    let address = server.addresses()[0];
+    let address = server.endpoints()[0].tcp().ok_or("no address")?;
     let running = server.start()?;
 
     println!("{}", get(address, "/users/me/profile")?);

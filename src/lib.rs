@@ -45,9 +45,9 @@
 //! ]);
 //! let config = Config::parse(r#"listen = ["127.0.0.1:0"]"#, None, &environment, Need::Everything)?;
 //! let server = Server::bind(&config)?;
-//! let address = server.addresses()[0];
+//! let address = server.endpoints()[0].to_string();
 //! let running = server.start()?;
-//! println!("http://{address}");
+//! println!("{address}");
 //! assert!(running.shutdown(), "every part ended as it should");
 //! # Ok(())
 //! # }

@@ -10,7 +10,7 @@ use crate::token::succession::{fingerprint, logged_out};
 
 pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     let config = load(option, Need::Everything)?;
-    Server::check_exposure(&config)?;
+    Server::check(&config)?;
     let source = match &config.file {
         Some(file) => file.display().to_string(),
         None => "the environment (no proxy.toml)".to_owned(),

@@ -13,8 +13,8 @@ mod status;
 mod times;
 mod token;
 
+use std::fmt::Display;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, ConfigError, LogFormat, Need, ProcessEnvironment};
-use crate::server::{Server, StartError};
+use crate::server::{Endpoint, Server, StartError};
 use crate::telemetry;
 use crate::token::refresher::OpenError;
 use crate::token::store::StoreError;
@@ -170,9 +170,9 @@ fn load(option: &ConfigOption, need: Need) -> Result<Config, ConfigError> {
 
 /// Prints a line that scripts wait for; it is complete when this returns. A reader that has left is no reason to stop
 /// serving.
-fn announce(name: &str, address: SocketAddr) {
+fn announce(name: &str, endpoint: &impl Display) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{name} http://{address}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{name} {endpoint}").and_then(|()| out.flush());
 }
 
 /// Prints what a command was asked for.
@@ -189,14 +189,14 @@ fn print(text: &str) -> Result<(), Failure> {
 /// announced by `announce` when signals are already heeded and before work is accepted.
 fn serve(
     server: Server,
-    announce: impl FnOnce(&[SocketAddr]) -> Result<(), Failure>,
+    announce: impl FnOnce(&[Endpoint]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {
         let mut signals = Signals::new()?;
-        announce(server.addresses())?;
+        announce(server.endpoints())?;
         let running = server.start()?;
         let died = tokio::select! {
             name = signals.next() => {

@@ -10,17 +10,17 @@ use clap::Args;
 use http::StatusCode;
 
 use super::{Failure, announce, print, serve, start_logging};
-use crate::config::{Config, Need};
+use crate::config::{Config, Listen, Need};
 use crate::sandbox::{Behaviour, CLIENT_ID, CLIENT_SECRET, Pair, Sandbox, TokenFailure};
-use crate::server::Server;
+use crate::server::{Endpoint, Server};
 use crate::token::record::Record;
 use crate::token::store::Store;
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// Where the proxy listens; repeatable, port 0 takes a free one
+    /// Where the proxy listens: an address (port 0 takes a free one) or unix:/path/of/a/socket; repeatable
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8118")]
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
     /// Where the stand-in listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     sandbox_listen: SocketAddr,
@@ -121,12 +121,12 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
     config.log.requests = options.verbose;
     Store::new(config.credential.store.clone()).write(&record(&sandbox.approve())?)?;
     start_logging(&config);
-    serve(Server::bind(&config)?, |addresses| {
-        addresses
+    serve(Server::bind(&config)?, |endpoints| {
+        endpoints
             .iter()
-            .for_each(|address| announce("proxy", *address));
-        announce("sandbox", sandbox.address());
-        print(&examples(addresses[0]))
+            .for_each(|endpoint| announce("proxy", endpoint));
+        announce("sandbox", &sandbox.origin());
+        print(&examples(&endpoints[0]))
     })
 }
 
@@ -156,12 +156,16 @@ fn record(pair: &Pair) -> Result<Record, Failure> {
     })
 }
 
-fn examples(proxy: SocketAddr) -> String {
+fn examples(proxy: &Endpoint) -> String {
+    let proxy = match proxy {
+        Endpoint::Tcp { .. } => proxy.to_string(),
+        Endpoint::Unix(path) => format!("--unix-socket {} http://localhost", path.display()),
+    };
     format!(
         "\ntry:
-  curl http://{proxy}/users/me/profile
-  curl -i 'http://{proxy}/users?pageSize=2'
-  curl http://{proxy}/documents/search -H 'Content-Type: application/json' -d '{{}}'
+  curl {proxy}/users/me/profile
+  curl -i {proxy}/'users?pageSize=2'
+  curl {proxy}/documents/search -H 'Content-Type: application/json' -d '{{}}'
 "
     )
 }

@@ -1,18 +1,17 @@
 //! `lucid-proxy serve`: the proxy.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 
 use super::{ConfigOption, Failure, announce, load, serve, start_logging};
-use crate::config::Need;
+use crate::config::{Listen, Need};
 use crate::server::Server;
 
 #[derive(Args, Debug, Default)]
 pub(super) struct Options {
-    /// Listen here instead of where the configuration says; repeatable, port 0 takes a free one
+    /// Listen here instead of where the configuration says: 127.0.0.1:8118 (port 0 takes a free one),
+    /// or unix:/path/of/a/socket; repeatable
     #[arg(long, value_name = "ADDR")]
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
     /// Log each request: method, status, duration, sizes, which token, path, what became of it
     #[arg(short, long)]
     verbose: bool,
@@ -25,10 +24,10 @@ pub(super) fn run(config: &ConfigOption, options: Options) -> Result<(), Failure
     }
     config.log.requests |= options.verbose;
     start_logging(&config);
-    serve(Server::bind(&config)?, |addresses| {
-        addresses
+    serve(Server::bind(&config)?, |endpoints| {
+        endpoints
             .iter()
-            .for_each(|address| announce("proxy", *address));
+            .for_each(|endpoint| announce("proxy", endpoint));
         Ok(())
     })
 }

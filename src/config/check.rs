@@ -1,6 +1,5 @@
 //! From keys and values as they were written to a [`Config`] in final types, with every problem on the way.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Log,
     LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
-    replay, secrets, state_directory,
+    listen, replay, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -19,7 +18,7 @@ pub(super) fn check<'a>(
     environment: &dyn Environment,
     need: Need,
 ) -> Config {
-    let listen = root.addresses(source, "listen");
+    let listen = listen::check(source, &mut root);
     let workers = root.count(source, "workers", 1..1025);
     let public_url = root.string(source, "public_url").and_then(|found| {
         let origin = Origin::parse(&found.value);
@@ -52,15 +51,12 @@ pub(super) fn check<'a>(
     credentials.finish(source);
     let replay = replay::check(source, &mut root, environment);
     let timeouts = check_timeouts(source, &mut root);
-    let listen = listen.unwrap_or_else(|| {
-        Found::implied("listen", vec![SocketAddr::from(([127, 0, 0, 1], 8118))])
-    });
     let guard = check_guard(source, &mut root);
     let log = check_log(source, &mut root);
     root.finish(source);
     Config {
         file,
-        listen: listen.value,
+        listen,
         workers: workers.map_or_else(one_per_core, |found| found.value),
         public_url,
         upstream,

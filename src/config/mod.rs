@@ -2,9 +2,11 @@
 //!
 //! [`Config::load`] reports every problem that it finds, each with its place in the file and what would be accepted.
 
+mod accounts;
 mod ca_file;
 mod check;
 mod http_proxy;
+mod listen;
 mod network;
 mod no_proxy;
 mod origin;
@@ -16,12 +18,12 @@ mod secrets;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use ca_file::CaFile;
 pub use http_proxy::HttpProxy;
+pub use listen::{Access, Address, AddressError, Listen};
 pub use network::{Network, Unusable, Way, Why};
 pub use no_proxy::NoProxy;
 pub use origin::{Origin, Scheme};
@@ -39,8 +41,8 @@ pub const DEFAULT_CREDENTIAL: &str = "default";
 pub struct Config {
     /// The file that it was read from; `None` when the environment alone was enough.
     pub file: Option<PathBuf>,
-    /// Where clients connect: plain HTTP/1.1.
-    pub listen: Vec<SocketAddr>,
+    /// Where clients connect.
+    pub listen: Vec<Listen>,
     /// Threads that serve requests.
     pub workers: usize,
     /// What links to the upstream are rewritten to, instead of the host that the client asked for.
@@ -338,6 +340,7 @@ impl Config {
         let (mut source, root) = Source::parse("");
         check::check(&mut source, root, None, &BTreeMap::new(), Need::Store);
         source.known.sort_unstable();
+        source.known.dedup();
         source.known
     }
 }

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -67,14 +66,7 @@ impl<'a> Source<'a> {
         } else {
             BTreeMap::new()
         };
-        (
-            source,
-            Table {
-                path: String::new(),
-                entries,
-                asked: Vec::new(),
-            },
-        )
+        (source, Table::new("", entries))
     }
 
     pub(super) fn problem(&mut self, at: Option<&At>, key: &str, message: impl Into<String>) {
@@ -144,6 +136,19 @@ fn entries<'a>(table: DeTable<'a>) -> BTreeMap<String, Entry<'a>> {
 }
 
 impl<'a> Table<'a> {
+    fn new(path: &str, entries: BTreeMap<String, Entry<'a>>) -> Self {
+        Self {
+            path: path.to_owned(),
+            entries,
+            asked: Vec::new(),
+        }
+    }
+
+    /// A table without any key, where the file has none.
+    pub(super) fn empty(path: &str) -> Self {
+        Self::new(path, BTreeMap::new())
+    }
+
     pub(super) fn key(&self, name: &str) -> String {
         if self.path.is_empty() {
             name.to_owned()
@@ -260,24 +265,23 @@ impl<'a> Table<'a> {
         )
     }
 
-    /// Socket addresses such as `["127.0.0.1:8118", "[::1]:8118"]`, at least one.
-    pub(super) fn addresses(
+    /// A list with at least one entry, each a string or a table.
+    pub(super) fn items(
         &mut self,
         source: &mut Source<'a>,
         name: &'static str,
-    ) -> Option<Found<Vec<SocketAddr>>> {
-        self.take(
-            source,
-            name,
-            "a list of addresses with ports, such as [\"127.0.0.1:8118\", \"[::1]:8118\"]",
-            |value| match value {
-                DeValue::Array(array) if !array.is_empty() => array
-                    .into_iter()
-                    .map(|item| string(item.into_inner())?.parse().ok())
-                    .collect(),
-                _ => None,
-            },
-        )
+        accepted: &str,
+    ) -> Option<Vec<Item<'a>>> {
+        let key = self.key(name);
+        let read = |value| match value {
+            DeValue::Array(array) if !array.is_empty() => array
+                .into_iter()
+                .map(|value| Item::read(&key, value))
+                .collect(),
+            _ => None,
+        };
+        self.take(source, name, accepted, read)
+            .map(|found| found.value)
     }
 
     /// A table below this one; an empty one where the file has none.
@@ -295,11 +299,7 @@ impl<'a> Table<'a> {
                 ),
             }
         }
-        Table {
-            path,
-            entries: below,
-            asked: Vec::new(),
-        }
+        Table::new(&path, below)
     }
 
     /// Reports every key that nobody asked for.
@@ -309,6 +309,28 @@ impl<'a> Table<'a> {
             accepted.sort_unstable();
             let message = format!("unknown key; accepted here: {}", accepted.join(", "));
             source.problem(Some(&entry.key_at), &self.key(name), message);
+        }
+    }
+}
+
+/// An entry of a list.
+#[derive(Debug)]
+pub(super) enum Item<'a> {
+    Text(Found<String>),
+    Table(Table<'a>, At),
+}
+
+impl<'a> Item<'a> {
+    fn read(key: &str, value: Spanned<DeValue<'a>>) -> Option<Self> {
+        let at = At(value.span());
+        match value.into_inner() {
+            DeValue::String(text) => Some(Self::Text(Found {
+                value: text.into_owned(),
+                key: key.to_owned(),
+                at,
+            })),
+            DeValue::Table(table) => Some(Self::Table(Table::new(key, entries(table)), at)),
+            _ => None,
         }
     }
 }

@@ -9,34 +9,52 @@ use http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use http::{Method, Uri};
 
 use super::reply::Refusal;
+use crate::config::Scheme;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The names under which one listener may be asked.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// Lower case, with the port unless it is 80.
+    /// Lower case, with the port unless it is the scheme's own.
     hosts: Vec<String>,
+    scheme: Scheme,
 }
 
 impl Guard {
-    /// A guard for a listener at `address`, which is also known by the `allowed` names.
-    pub fn new(address: SocketAddr, allowed: &[String]) -> Self {
+    /// A guard for a listener at `address` that is spoken to with `scheme`, and is also known by the `allowed` names.
+    pub fn tcp(scheme: Scheme, address: SocketAddr, allowed: &[String]) -> Self {
         let mut hosts = vec![address.to_string()];
         if address.ip().is_loopback() {
             hosts.push(format!("localhost:{}", address.port()));
         }
-        if address.port() == 80 {
+        if address.port() == scheme.default_port() {
             // `Host` leaves out the scheme's own port (RFC 9110 section 7.2).
+            let port = format!(":{}", address.port());
             hosts.extend(
                 hosts
                     .clone()
                     .iter()
-                    .filter_map(|host| host.strip_suffix(":80").map(str::to_owned)),
+                    .filter_map(|host| host.strip_suffix(&port).map(str::to_owned)),
             );
         }
         hosts.extend_from_slice(allowed);
-        Self { hosts }
+        Self { hosts, scheme }
+    }
+
+    /// A guard for a unix socket, which has no name of its own: clients say `localhost`, or one of the `allowed` names.
+    pub fn unix(allowed: &[String]) -> Self {
+        let mut hosts = vec!["localhost".to_owned()];
+        hosts.extend_from_slice(allowed);
+        Self {
+            hosts,
+            scheme: Scheme::Http,
+        }
+    }
+
+    /// How clients of the listener begin its address.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Refuses what did not ask for this proxy by one of its names, and what a web page sent.
@@ -103,7 +121,7 @@ mod tests {
         lines: &[(&'static str, &str)],
     ) -> Result<(), String> {
         let allowed: Vec<_> = allowed.iter().map(|host| (*host).to_owned()).collect();
-        let guard = Guard::new(address.parse().expect("an address"), &allowed);
+        let guard = Guard::tcp(Scheme::Http, address.parse().expect("an address"), &allowed);
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).expect("a value"));
@@ -147,6 +165,34 @@ mod tests {
             ),
             Ok(())
         );
+    }
+
+    #[test]
+    fn s02_the_port_that_may_be_left_out_is_the_schemes_own() {
+        let is_served = |scheme, address: &str, host| {
+            let guard = Guard::tcp(scheme, address.parse().expect("an address"), &[]);
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            guard
+                .check(&Method::GET, &Uri::from_static("/"), &headers)
+                .is_ok()
+        };
+        assert!(is_served(Scheme::Https, "127.0.0.1:443", "localhost"));
+        assert!(is_served(Scheme::Https, "[::1]:443", "[::1]"));
+        assert!(!is_served(Scheme::Https, "127.0.0.1:80", "localhost"));
+        assert!(!is_served(Scheme::Http, "127.0.0.1:443", "localhost"));
+    }
+
+    #[test]
+    fn s02_a_unix_socket_is_called_localhost() {
+        let guard = Guard::unix(&["lucid.internal".to_owned()]);
+        let is_served = |host| {
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            guard
+                .check(&Method::GET, &Uri::from_static("/"), &headers)
+                .is_ok()
+        };
+        assert!(is_served("localhost") && is_served("Lucid.internal"));
+        assert!(!is_served("localhost:80") && !is_served("127.0.0.1") && !is_served(""));
     }
 
     #[test]

@@ -92,8 +92,21 @@ pub fn authorize(headers: &mut HeaderMap, bearer: HeaderValue) {
     headers.insert(AUTHORIZATION, bearer);
 }
 
-/// Makes a client's request head fit for upstream: everything but the token.
-pub fn prepare_request(headers: &mut HeaderMap, upstream: &HeaderValue, path: &str) {
+/// The entry in `Via` for a request that came in this version (RFC 9110 section 7.6.3).
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 lucid-proxy",
+        _ => "1.1 lucid-proxy",
+    })
+}
+
+/// Makes the request head of a client that speaks `version` fit for upstream: everything but the token.
+pub fn prepare_request(
+    headers: &mut HeaderMap,
+    version: Version,
+    upstream: &HeaderValue,
+    path: &str,
+) {
     let found = find_hop_by_hop(headers);
     let chunked = found[TRANSFER_ENCODING_PLACE].is_some();
     let trailers = found[TE_PLACE].is_some() && takes_trailers(headers);
@@ -110,7 +123,7 @@ pub fn prepare_request(headers: &mut HeaderMap, upstream: &HeaderValue, path: &s
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     headers.insert(HOST, upstream.clone());
-    headers.append(VIA, HeaderValue::from_static("1.1 lucid-proxy"));
+    headers.append(VIA, via(version));
     if !names_a_version(path)
         && let Entry::Vacant(version) = headers.entry(LUCID_API_VERSION)
     {
@@ -198,6 +211,7 @@ mod tests {
         let mut headers = map(lines);
         prepare_request(
             &mut headers,
+            Version::HTTP_11,
             &HeaderValue::from_static("api.lucid.co"),
             path,
         );
@@ -333,6 +347,20 @@ mod tests {
             (b"", false),
         ] {
             assert_eq!(is_loop(&map(&[("via", via)])), looped, "{via:?}");
+        }
+    }
+
+    #[test]
+    fn f14_via_tells_the_version_that_the_client_spoke() {
+        for (version, expected) in [
+            (Version::HTTP_10, "1.0 lucid-proxy"),
+            (Version::HTTP_11, "1.1 lucid-proxy"),
+        ] {
+            let mut headers = HeaderMap::new();
+            let upstream = HeaderValue::from_static("api.lucid.co");
+            prepare_request(&mut headers, version, &upstream, "/");
+            assert_eq!(headers[VIA], expected);
+            assert!(is_loop(&headers));
         }
     }
 

@@ -36,10 +36,10 @@ use std::time::{Duration, Instant};
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
-use crate::config::{Config, OAuth2Endpoint, Origin};
+use crate::config::{Config, OAuth2Endpoint, Origin, Scheme};
 use crate::token::Grant;
 use crate::token::traffic::Lane;
 use body::{Recordings, RequestBody, ResponseBody};
@@ -201,13 +201,15 @@ impl Proxy {
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
             Route::Forward => {}
             // Boxed: few requests take these ways, and the others should not carry what they need.
-            Route::ForwardBare => return Box::pin(self.forward_bare(head, body)).await,
+            Route::ForwardBare => {
+                return Box::pin(self.forward_bare(head, body, guard)).await;
+            }
             Route::Answer(endpoint) => {
                 return Box::pin(self.answer_oauth(endpoint, head, body, exchange)).await;
             }
             Route::RefuseOAuth => return Err(Refusal::oauth_endpoint()),
         }
-        let asked = Asked::of(head);
+        let asked = Asked::of(head, guard);
         self.prepare(head)?;
         let bearer = match body.is_recorded() {
             true => self.settings.grant.bearer().await?,
@@ -231,8 +233,9 @@ impl Proxy {
         &self,
         head: &mut Parts,
         body: &RequestBody,
+        guard: &Guard,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let asked = Asked::of(head);
+        let asked = Asked::of(head, guard);
         self.prepare(head)?;
         let response = self.send(head, body).await?;
         Ok(self.hand_back(Answer::plain(response, None), &asked))
@@ -248,11 +251,16 @@ impl Proxy {
                 "Transfer-Encoding: only chunked is accepted",
             ));
         }
-        head::prepare_request(&mut head.headers, &self.settings.host, head.uri.path());
+        head::prepare_request(
+            &mut head.headers,
+            head.version,
+            &self.settings.host,
+            head.uri.path(),
+        );
         if head.uri.authority().is_some() {
             head.uri = origin_form(&head.uri);
         }
-        head.version = http::Version::HTTP_11;
+        head.version = Version::HTTP_11;
         // What hyper's server keeps here is about the client's connection.
         head.extensions.clear();
         Ok(())
@@ -292,31 +300,40 @@ impl Proxy {
         if !rewrite::has_references(headers) {
             return;
         }
-        let proxy = match (&self.settings.public_url, asked) {
+        let at = |authority| [asked.scheme.as_str().as_bytes(), b"://", authority].concat();
+        let proxy = match (&self.settings.public_url, &asked.name) {
             (Some(public_url), _) => public_url.to_string().into_bytes(),
-            (None, Asked::Target(authority)) => {
-                [b"http://", authority.as_str().as_bytes()].concat()
-            }
-            (None, Asked::Host(host)) => [b"http://", host.as_bytes()].concat(),
-            (None, Asked::Nothing) => return,
+            (None, Name::Target(authority)) => at(authority.as_str().as_bytes()),
+            (None, Name::Host(host)) => at(host.as_bytes()),
+            (None, Name::Nothing) => return,
         };
         rewrite::point_back(headers, self.settings.target.origin(), &proxy);
     }
 }
 
-/// By which name the client reached the proxy.
-enum Asked {
+/// How the client reached the proxy.
+struct Asked {
+    scheme: Scheme,
+    name: Name,
+}
+
+/// By which name it did.
+enum Name {
     Target(Authority),
     Host(HeaderValue),
     Nothing,
 }
 
 impl Asked {
-    fn of(head: &Parts) -> Self {
-        match (head.uri.authority(), head.headers.get(HOST)) {
-            (Some(authority), _) => Self::Target(authority.clone()),
-            (None, Some(host)) => Self::Host(host.clone()),
-            (None, None) => Self::Nothing,
+    fn of(head: &Parts, guard: &Guard) -> Self {
+        let name = match (head.uri.authority(), head.headers.get(HOST)) {
+            (Some(authority), _) => Name::Target(authority.clone()),
+            (None, Some(host)) => Name::Host(host.clone()),
+            (None, None) => Name::Nothing,
+        };
+        Self {
+            scheme: guard.scheme(),
+            name,
         }
     }
 }

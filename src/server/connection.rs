@@ -1,7 +1,8 @@
-//! One client's connection: HTTP/1.1, its idle bounds, and its end.
+//! One client's connection: its protocol, its idle bounds, and its end.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,18 +12,29 @@ use http_body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::stream::Stream;
+use super::stream::{Io, Stream, Wire};
 use crate::proxy::Proxy;
 use crate::proxy::body::{Activity, ResponseBody};
 use crate::proxy::guard::Guard;
 
+/// What the connections of one listening socket share.
+pub(super) struct Entrance {
+    pub(super) proxy: Rc<Proxy>,
+    pub(super) guard: Guard,
+    pub(super) bounds: Bounds,
+    /// Where the tasks of connections are kept.
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
 /// How long a client may do nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
+    /// From the accept to the whole head of the first request.
     pub(super) first_request: Duration,
     pub(super) idle: Duration,
 }
@@ -31,53 +43,36 @@ pub(super) struct Bounds {
 const FIRST_REQUEST_UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve(
-    tcp: TcpStream,
-    proxy: Rc<Proxy>,
-    guard: Rc<Guard>,
-    bounds: Bounds,
-    stop: CancellationToken,
-) {
-    // A socket that refuses the option is about to fail anyway.
-    let _ = tcp.set_nodelay(true);
-    let stream = Stream::new(tcp);
-    let wire = stream.wire();
+pub(super) async fn serve(io: Io, entrance: Rc<Entrance>) {
     let activity = Activity::new();
+    if let Io::Tcp(tcp) = &io {
+        // A socket that refuses the option is about to fail anyway.
+        let _ = tcp.set_nodelay(true);
+    }
+    serve_http1(Stream::new(io), &entrance, &activity).await;
+}
+
+async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
+    let wire = stream.wire();
     let service = service_fn(|request| {
         let busy = activity.begin();
         let version = request.version();
-        let (proxy, guard, wire) = (&proxy, &guard, &wire);
+        let wire = &wire;
         async move {
-            let mut response = proxy.handle(request, guard).await;
+            let mut response = entrance.proxy.handle(request, &entrance.guard).await;
             wire.ends_by_close(version == Version::HTTP_10 && !has_length(&response));
             response.body_mut().keep_busy(busy);
             Ok::<_, Infallible>(response)
         }
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            // A client that has sent all it has to say may say so and still wants its answer. One that has left looks
-            // the same: its request goes on until the answer has nowhere to go.
-            .half_close(true)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let idle = tokio::select! {
-        biased;
-        _ = connection.as_mut() => return,
-        () = idle(&activity, bounds) => true,
-        () = stop.cancelled() => false,
-    };
-    connection.as_mut().graceful_shutdown();
-    let used = activity.idle_since().is_none_or(|(_, used)| used);
-    // hyper has taken the whole of a response before the client has, and a client that has sent half a head would be
-    // waited for without a bound.
-    let bound = match (idle, used) {
-        (_, false) => FIRST_REQUEST_UNDER_WAY,
-        (true, true) => bounds.idle,
-        // What is under way may end; how long it may take is the worker's to say.
-        (false, true) => Duration::MAX,
-    };
-    let _ = tokio::time::timeout(bound, connection).await;
+    let connection = http1::Builder::new()
+        // A client that has sent all it has to say may say so and still wants its answer. One that has left looks the
+        // same: its request goes on until the answer has nowhere to go.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    Watch::new(entrance, activity, &wire)
+        .over(pin!(connection), http1::Connection::graceful_shutdown)
+        .await;
 }
 
 /// Whether the client is told how long the content is. Otherwise it ends, for a client of HTTP/1.0, with the connection.
@@ -85,18 +80,75 @@ fn has_length(response: &Response<ResponseBody>) -> bool {
     response.headers().contains_key(CONTENT_LENGTH) || response.body().size_hint().exact().is_some()
 }
 
-/// Completes when the client has done nothing for too long.
-async fn idle(activity: &Activity, bounds: Bounds) {
-    loop {
-        let deadline = match activity.idle_since() {
-            Some((since, true)) => since + bounds.idle,
-            Some((since, false)) => since + bounds.first_request,
-            // Looked at again when it could be idle for that long at the earliest: one timer for many requests.
-            None => Instant::now() + bounds.idle,
-        };
-        if deadline <= Instant::now() {
-            return;
+/// Watches over a connection while it is served.
+pub(super) struct Watch<'a> {
+    entrance: &'a Entrance,
+    activity: &'a Activity,
+    wire: &'a Wire,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(entrance: &'a Entrance, activity: &'a Activity, wire: &'a Wire) -> Self {
+        Self {
+            entrance,
+            activity,
+            wire,
         }
-        tokio::time::sleep_until(deadline).await;
+    }
+
+    /// Completes when the connection has ended, or has been given up.
+    pub(super) async fn over<C: Future>(
+        &self,
+        mut connection: Pin<&mut C>,
+        end: impl FnOnce(Pin<&mut C>),
+    ) {
+        let bounds = self.entrance.bounds;
+        let idle = tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = self.idle() => true,
+            () = self.entrance.stop.cancelled() => false,
+        };
+        end(connection.as_mut());
+        // hyper has taken the whole of a response before the client has.
+        let bound = match (idle, self.activity.idle_since()) {
+            (_, Some((_, false))) => FIRST_REQUEST_UNDER_WAY,
+            (true, _) => bounds.idle,
+            // What is under way may end; how long it may take is the worker's to say.
+            (false, _) => Duration::MAX,
+        };
+        tokio::select! {
+            _ = connection => {}
+            () = self.forsaken(bound) => {}
+        }
+    }
+
+    /// Completes when the client has done nothing for too long.
+    async fn idle(&self) {
+        let bounds = self.entrance.bounds;
+        loop {
+            let deadline = match self.activity.idle_since() {
+                Some((since, true)) => since + bounds.idle,
+                Some((since, false)) => since + bounds.first_request,
+                // Looked at again when it could be idle for that long at the earliest: one timer for many requests.
+                None => Instant::now() + bounds.idle,
+            };
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+
+    /// Completes when nothing is under way and no byte has moved for so long. A client that has sent half a head would be
+    /// waited for without a bound.
+    async fn forsaken(&self, bound: Duration) {
+        loop {
+            let moved = self.wire.moved();
+            tokio::time::sleep(bound).await;
+            if self.activity.idle_since().is_some() && self.wire.moved() == moved {
+                return;
+            }
+        }
     }
 }

@@ -5,12 +5,16 @@
 //! for the other. [`Server::bind`] takes the addresses, [`Server::start`] begins to serve, [`Running::shutdown`] ends
 //! it: workers finish what is under way, then the refresher finishes its rotation.
 
+mod bind;
 mod connection;
+mod listener;
 mod stream;
+mod unix;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -21,14 +25,18 @@ use crate::config::Config;
 use crate::proxy::Settings;
 use crate::tls::TlsError;
 use crate::token::refresher::{OpenError, Refresher};
+use bind::{Bound, Listeners};
 use connection::Bounds;
+pub use listener::Endpoint;
+pub use unix::SocketError;
+use unix::SocketFile;
 use worker::Worker;
 
 /// Addresses that are taken and a grant that was read: all that can fail at the start has not.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+    listeners: Listeners,
+    endpoints: Vec<Endpoint>,
     config: Config,
     settings: Settings,
     refresher: Refresher,
@@ -39,6 +47,7 @@ pub struct Server {
 pub struct Running {
     workers: Vec<JoinHandle<()>>,
     background: Option<JoinHandle<()>>,
+    socket_files: Vec<SocketFile>,
     stop: CancellationToken,
     stop_background: CancellationToken,
     died: CancellationToken,
@@ -60,6 +69,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// There can be no unix socket.
+    #[error("cannot listen on unix:{}", .0.display())]
+    Unix(PathBuf, #[source] SocketError),
     /// There is no usable grant.
     #[error(transparent)]
     Grant(#[from] OpenError),
@@ -92,49 +104,33 @@ impl Server {
     ///
     /// When an address cannot be had or would let strangers in (rule S1), or the store is unusable.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
-        Self::check_exposure(config)?;
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for address in &config.listen {
-            let failed = |source| StartError::Bind {
-                address: *address,
-                source,
-            };
-            let listener = TcpListener::bind(address).map_err(failed)?;
-            listener.set_nonblocking(true).map_err(failed)?;
-            addresses.push(listener.local_addr().map_err(failed)?);
-            listeners.push(listener);
-        }
+        let listeners = bind::bind(config)?;
+        let endpoints = listeners.bound.iter().map(|bound| bound.endpoint.clone());
+        let endpoints = endpoints.collect();
         let clock = Arc::new(SystemClock);
         let (grant, refresher) = Refresher::open(&config.credential, config.timeouts.token, clock)?;
         let settings = Settings::new(config, grant)?;
         Ok(Self {
             listeners,
-            addresses,
+            endpoints,
             config: config.clone(),
             settings,
             refresher,
         })
     }
 
-    /// Whether every address to listen on may be listened on (rule S1).
+    /// Whether the configured addresses may be listened on (rule S1).
     ///
     /// # Errors
     ///
     /// When others could use the token through one of them.
-    pub fn check_exposure(config: &Config) -> Result<(), StartError> {
-        let exposed = config
-            .listen
-            .iter()
-            .find(|address| !address.ip().is_loopback());
-        match exposed.filter(|_| !config.guard.allow_unauthenticated) {
-            Some(address) => Err(StartError::Exposed(*address)),
-            None => Ok(()),
-        }
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        bind::check(config)
     }
 
-    /// The addresses that were taken, with real ports.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Where clients reach the server, with real ports, in the order of the configuration.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
     }
 
     /// Begins to serve.
@@ -151,10 +147,12 @@ impl Server {
             ..
         } = self;
         let (stop, stop_background, died) = Default::default();
+        let Listeners { bound, files } = listeners;
         let background = start_background(refresher, &config, &stop_background, &died)?;
         let mut running = Running {
             workers: Vec::new(),
             background: Some(background),
+            socket_files: files,
             stop,
             stop_background,
             died,
@@ -165,12 +163,11 @@ impl Server {
         };
         let go = CancellationToken::new();
         for index in 0..config.workers {
-            let listeners = listeners
-                .iter()
-                .map(TcpListener::try_clone)
-                .collect::<Result<_, _>>();
+            let bound = bound.iter().map(Bound::try_clone);
             let worker = Worker {
-                listeners: listeners.map_err(StartError::Worker)?,
+                bound: bound
+                    .collect::<Result<_, _>>()
+                    .map_err(StartError::Worker)?,
                 settings: settings.clone(),
                 guard: config.guard.clone(),
                 bounds,
@@ -221,11 +218,13 @@ impl Running {
         self.died.cancelled().await;
     }
 
-    /// Stops accepting, waits for requests under way as long as `timeouts.drain` allows, then for a rotation under way.
+    /// Removes the files of unix sockets, stops accepting, waits for requests under way as long as `timeouts.drain` allows, then for a rotation under way.
     ///
     /// Returns whether every part ended as it should.
     #[must_use = "whether every part ended as it should"]
     pub fn shutdown(mut self) -> bool {
+        // While the sockets live, so that no file of another process can be taken for theirs.
+        self.socket_files.clear();
         self.stop.cancel();
         let mut orderly = true;
         for worker in std::mem::take(&mut self.workers) {
@@ -242,6 +241,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.socket_files.clear();
         self.stop.cancel();
         self.stop_background.cancel();
     }

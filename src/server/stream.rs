@@ -7,34 +7,52 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct Stream {
-    tcp: TcpStream,
+    io: Io,
     wire: Rc<Wire>,
     ended: bool,
+}
+
+/// By what the bytes come.
+#[derive(Debug)]
+pub(super) enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 /// What whoever watches over a connection knows of its bytes.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
+    /// Bytes that moved in either direction.
+    moved: Cell<u64>,
     /// Whether only the end of the connection will show that the content on its way is whole.
     ends_by_close: Cell<bool>,
 }
 
 impl Wire {
+    /// How many bytes have moved.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved.get()
+    }
+
     /// The next content ends with the connection, or does not.
     pub(super) fn ends_by_close(&self, ends_by_close: bool) {
         self.ends_by_close.set(ends_by_close);
     }
+
+    fn add(&self, bytes: usize) {
+        self.moved.set(self.moved.get().wrapping_add(bytes as u64));
+    }
 }
 
 impl Stream {
-    pub(super) fn new(tcp: TcpStream) -> Self {
+    pub(super) fn new(io: Io) -> Self {
         Self {
-            tcp,
+            io,
             wire: Rc::default(),
             ended: false,
         }
@@ -47,10 +65,14 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // An end in order would make cut content look whole (F13). What the client has received it can still read.
-        if self.wire.ends_by_close.get() && !self.ended {
+        // An end in order would make cut content look whole (F13). What the client has received it can still read. A
+        // unix socket has but one end.
+        if self.wire.ends_by_close.get()
+            && !self.ended
+            && let Io::Tcp(tcp) = &self.io
+        {
             // A socket that refuses the option is closed already.
-            let _ = self.tcp.set_zero_linger();
+            let _ = tcp.set_zero_linger();
         }
     }
 }
@@ -61,7 +83,13 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = ready!(match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Io::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        });
+        self.wire.add(buf.filled().len() - before);
+        Poll::Ready(read)
     }
 }
 
@@ -71,7 +99,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let written = ready!(match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Io::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+        })?;
+        self.wire.add(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -79,19 +112,33 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        let written = ready!(match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Io::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+        })?;
+        self.wire.add(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        match &self.io {
+            Io::Tcp(tcp) => tcp.is_write_vectored(),
+            Io::Unix(unix) => unix.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Io::Unix(unix) => Pin::new(unix).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = ready!(Pin::new(&mut self.tcp).poll_shutdown(cx));
+        let shut = ready!(match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Io::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        });
         self.ended = true;
         Poll::Ready(shut)
     }

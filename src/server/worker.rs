@@ -1,17 +1,17 @@
 //! One worker: a thread, a runtime, its own accept on the shared sockets, its own connections to upstream.
 
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, Bounds};
+use super::bind::Bound;
+use super::connection::{self, Bounds, Entrance};
+use super::listener::{Endpoint, Listener};
 use crate::config;
 use crate::proxy::guard::Guard;
 use crate::proxy::{Proxy, Settings};
@@ -22,7 +22,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a worker is made from.
 pub(super) struct Worker {
-    pub(super) listeners: Vec<StdListener>,
+    pub(super) bound: Vec<Bound>,
     pub(super) settings: Settings,
     pub(super) guard: config::Guard,
     pub(super) bounds: Bounds,
@@ -69,17 +69,19 @@ impl Worker {
         }
         let proxy = Rc::new(Proxy::new(self.settings));
         let connections = TaskTracker::new();
-        let mut accepting = Vec::new();
-        for listener in self.listeners {
-            match Acceptor::new(
-                listener,
-                &self.guard,
-                &proxy,
-                self.bounds,
-                &connections,
-                &self.stop,
-            ) {
-                Ok(acceptor) => accepting.push(connections.spawn_local(acceptor.run())),
+        for bound in self.bound {
+            let guard = guard(&bound.endpoint, &self.guard);
+            let entrance = Entrance {
+                proxy: proxy.clone(),
+                guard,
+                bounds: self.bounds,
+                tasks: connections.clone(),
+                stop: self.stop.clone(),
+            };
+            match Listener::new(bound.socket) {
+                Ok(listener) => {
+                    connections.spawn_local(accept(listener, Rc::new(entrance)));
+                }
                 Err(error) => {
                     tracing::error!("cannot serve a listening socket: {error}");
                     return;
@@ -105,69 +107,39 @@ impl Worker {
     }
 }
 
-/// Accepts on one listening socket until told to stop.
-struct Acceptor {
-    listener: TcpListener,
-    guard: Rc<Guard>,
-    proxy: Rc<Proxy>,
-    bounds: Bounds,
-    connections: TaskTracker,
-    stop: CancellationToken,
+/// By which names a listening socket may be asked.
+fn guard(endpoint: &Endpoint, guard: &config::Guard) -> Guard {
+    match endpoint {
+        Endpoint::Tcp { scheme, address } => Guard::tcp(*scheme, *address, &guard.allow_hosts),
+        Endpoint::Unix(_) => Guard::unix(&guard.allow_hosts),
+    }
 }
 
-impl Acceptor {
-    fn new(
-        listener: StdListener,
-        guard: &config::Guard,
-        proxy: &Rc<Proxy>,
-        bounds: Bounds,
-        connections: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> io::Result<Self> {
-        let listener = TcpListener::from_std(listener)?;
-        let guard = Rc::new(Guard::new(listener.local_addr()?, &guard.allow_hosts));
-        let (proxy, connections, stop) = (proxy.clone(), connections.clone(), stop.clone());
-        Ok(Self {
-            listener,
-            guard,
-            proxy,
-            bounds,
-            connections,
-            stop,
-        })
-    }
-
-    async fn run(self) {
-        let mut failing = false;
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    failing = false;
-                    let connection = connection::serve(
-                        stream,
-                        self.proxy.clone(),
-                        self.guard.clone(),
-                        self.bounds,
-                        self.stop.clone(),
+/// Accepts on one listening socket until told to stop.
+async fn accept(listener: Listener, entrance: Rc<Entrance>) {
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = entrance.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(io) => {
+                failing = false;
+                let connection = connection::serve(io, entrance.clone());
+                entrance.tasks.spawn_local(connection);
+            }
+            // The client has left the queue; the next one may be there.
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(
+                        "cannot accept connections for now: {error}; open connections go on"
                     );
-                    self.connections.spawn_local(connection);
                 }
-                // The client has left the queue; the next one may be there.
-                Err(error) if is_the_clients(&error) => {}
-                Err(error) => {
-                    if !failing {
-                        tracing::warn!(
-                            "cannot accept connections for now: {error}; open connections go on"
-                        );
-                    }
-                    failing = true;
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -42,11 +42,17 @@ fn keys(text: &str) -> BTreeSet<String> {
             .and_then(|rest| rest.split(']').next())
         {
             table = format!("{name}.");
-        } else if let Some((key, _)) = line
+        } else if let Some((key, value)) = line
             .split_once(" = ")
             .filter(|_| !line.starts_with(['#', ' ']))
         {
             keys.insert(format!("{table}{key}"));
+            // Those of a table in a list.
+            let inner = value.strip_prefix("[{").into_iter();
+            let inner = inner.flat_map(|entry| entry.split(','));
+            for (name, _) in inner.filter_map(|entry| entry.split_once(" = ")) {
+                keys.insert(format!("{table}{key}.{}", name.trim()));
+            }
         }
     }
     keys
@@ -104,7 +110,8 @@ fn every_default_that_the_reference_gives_in_a_comment_is_the_real_one() {
                 .any(|key| line.starts_with(&format!("{key} = ")))
         })
         .filter(|line| {
-            !line.starts_with("public_url")
+            !line.starts_with("listen = [{")
+                && !line.starts_with("public_url")
                 && !line.starts_with("workers")
                 && !line.starts_with("allow_")
                 && !line.starts_with("on_")
@@ -118,4 +125,24 @@ fn every_default_that_the_reference_gives_in_a_comment_is_the_real_one() {
     let defaults =
         Config::parse("", None, &environment(), Need::Everything).expect("it is accepted");
     assert_eq!(format!("{switched_on:?}"), format!("{defaults:?}"));
+}
+
+#[test]
+fn an_entry_of_listen_is_a_string_or_a_table_in_either_form() {
+    let parse = |text| {
+        let config = Config::parse(text, None, &environment(), Need::Everything);
+        config.expect("it is accepted").listen
+    };
+    let inline =
+        parse(r#"listen = [{ address = "127.0.0.1:0" }, { address = "unix:c", mode = "0660" }]"#);
+    let blocks = parse(
+        "[[listen]]\naddress = \"127.0.0.1:0\"\n
+        [[listen]]\naddress = \"unix:c\"\nmode = \"0660\"\n",
+    );
+    assert_eq!(inline, blocks);
+    let shown: Vec<_> = inline.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["127.0.0.1:0", "unix:c"]);
+    assert_eq!(inline[1].access.mode, 0o660);
+    let plain = parse("listen = [\"unix:c\", \"[::1]:80\"]");
+    assert_eq!(plain[0].access.mode, 0o600);
 }

@@ -31,4 +31,5 @@ mod store_files;
 mod takeover;
 mod tls;
 mod token_answers;
+mod unix_sockets;
 mod unknown_outcome;

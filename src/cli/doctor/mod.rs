@@ -100,10 +100,10 @@ fn configuration(option: &ConfigOption, report: &mut Report) -> Option<Config> {
     let complete = load(option, Need::Everything);
     let error = match complete {
         Ok(config) => {
-            report.push(match Server::check_exposure(&config) {
+            report.push(match Server::check(&config) {
                 Ok(()) => Check::ok(NAME, source(&config)),
                 Err(error) => {
-                    Check::failed_with(NAME, &error.to_string(), "").of(Fault::Configuration)
+                    Check::failed_with(NAME, &chain(&error.into()), "").of(Fault::Configuration)
                 }
             });
             return Some(config);

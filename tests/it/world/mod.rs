@@ -186,6 +186,13 @@ impl World {
         self.serve_with(|_| {})
     }
 
+    /// Starts `serve` where this value of `listen` says.
+    pub(crate) fn serve_on(&mut self, listen: &str) -> Serving {
+        self.top = format!("listen = {listen}\n{}", self.top);
+        self.configure();
+        Serving::start(self.command(&["serve"]))
+    }
+
     /// Starts `serve` after `prepare` had its way with the command.
     pub(crate) fn serve_with(&self, prepare: impl FnOnce(&mut Command)) -> Serving {
         self.configure();
@@ -198,7 +205,9 @@ impl World {
 /// A running `serve` or `sandbox`; killed when dropped.
 pub(crate) struct Serving {
     child: Child,
-    /// Where the proxy listens.
+    /// Where the proxy says that it listens first.
+    pub(crate) endpoint: String,
+    /// The address in that; for a unix socket, one where nobody listens.
     pub(crate) address: SocketAddr,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
@@ -233,10 +242,7 @@ impl Serving {
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         out.read_line(&mut line).expect("readable");
-        let address = line
-            .strip_prefix("proxy http://")
-            .and_then(|rest| rest.trim().parse().ok());
-        let Some(address) = address else {
+        let Some((endpoint, address)) = endpoint(&line) else {
             let _ = child.kill();
             let _ = reader.join();
             panic!(
@@ -246,6 +252,7 @@ impl Serving {
         };
         Self {
             child,
+            endpoint,
             address,
             log,
             reader: Some(reader),
@@ -367,6 +374,18 @@ impl Serving {
     pub(crate) fn get(&self, path: &str) -> Response {
         get(self.address, path)
     }
+}
+
+/// What a line says where the proxy listens, and the address in it.
+pub(crate) fn endpoint(line: &str) -> Option<(String, SocketAddr)> {
+    let endpoint = line.strip_prefix("proxy ")?.trim();
+    let (scheme, rest) = endpoint.split_once(':')?;
+    let address = match scheme {
+        "http" | "https" => rest.strip_prefix("//")?.parse().ok()?,
+        "unix" => SocketAddr::from(([0, 0, 0, 0], 0)),
+        _ => return None,
+    };
+    Some((endpoint.to_owned(), address))
 }
 
 impl Drop for Serving {

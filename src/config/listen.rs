@@ -1,0 +1,285 @@
+//! Where clients connect: one entry of `listen`, as text or as a table.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::accounts;
+use super::raw::{At, Found, Item, Source, Table};
+
+/// One entry of `listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Where.
+    pub address: Address,
+    /// Who may use the file of a unix socket.
+    pub access: Access,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An address and a port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// Who may use the file of a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: u32,
+    /// The user that it belongs to, unless that is the one who runs the program.
+    pub owner: Option<u32>,
+    /// The group that it belongs to, unless that is the one of the program or of the directory.
+    pub group: Option<u32>,
+}
+
+impl Default for Access {
+    /// The owner alone: whoever may write to the socket can use the token.
+    fn default() -> Self {
+        Self {
+            mode: 0o600,
+            owner: None,
+            group: None,
+        }
+    }
+}
+
+/// What is no [`Address`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Nothing that is known.
+    #[error(
+        "expected an address with a port (\"127.0.0.1:8118\", \"[::1]:8118\"), or a socket's path (\"unix:/run/lucid-proxy/proxy.sock\")"
+    )]
+    Unknown,
+    /// The system knows no such path for a socket.
+    #[error(
+        "expected a path of at most 107 bytes behind \"unix:\", such as \"unix:/run/lucid-proxy/proxy.sock\""
+    )]
+    Path,
+    /// A name without a file.
+    #[error(
+        "a socket without a file (\"@…\") has neither owner nor mode, so that everybody on this machine could use it; expected a path, such as \"unix:/run/lucid-proxy/proxy.sock\""
+    )]
+    Abstract,
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return socket_path(path).map(Self::Unix);
+        }
+        text.parse()
+            .map(Self::Tcp)
+            .map_err(|_| AddressError::Unknown)
+    }
+}
+
+fn socket_path(path: &str) -> Result<PathBuf, AddressError> {
+    if path.starts_with('@') {
+        return Err(AddressError::Abstract);
+    }
+    let fits = std::os::unix::net::SocketAddr::from_pathname(path).is_ok();
+    if path.is_empty() || !fits {
+        return Err(AddressError::Path);
+    }
+    Ok(PathBuf::from(path))
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<Address> for Listen {
+    fn from(address: Address) -> Self {
+        Self {
+            address,
+            access: Access::default(),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        text.parse().map(Address::into)
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// Takes `listen` out of the file, or says a port on loopback where it is not there.
+pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Vec<Listen> {
+    const ACCEPTED: &str = "a list of addresses with ports, such as [\"127.0.0.1:8118\", \"[::1]:8118\"], of sockets such as \"unix:/run/lucid-proxy/proxy.sock\", or of tables with such an address";
+    let Some(items) = root.items(source, "listen", ACCEPTED) else {
+        // So that the keys of an entry are known.
+        Keys::take(source, Table::empty("listen"));
+        return vec![Address::Tcp(([127, 0, 0, 1], 8118).into()).into()];
+    };
+    let entries = items.into_iter().filter_map(|item| match item {
+        Item::Text(text) => check_address(source, &text).map(Address::into),
+        Item::Table(table, at) => Keys::take(source, table).check(source, &at),
+    });
+    entries.collect()
+}
+
+fn check_address(source: &mut Source<'_>, text: &Found<String>) -> Option<Address> {
+    let parsed = text.value.parse();
+    parsed
+        .map_err(|error: AddressError| {
+            source.problem(Some(&text.at), &text.key, error.to_string());
+        })
+        .ok()
+}
+
+/// An entry that is a table, as it was written.
+struct Keys {
+    address: Option<Found<String>>,
+    mode: Option<Found<String>>,
+    owner: Option<Found<String>>,
+    group: Option<Found<String>>,
+}
+
+impl Keys {
+    fn take<'a>(source: &mut Source<'a>, mut table: Table<'a>) -> Self {
+        let keys = Self {
+            address: table.string(source, "address"),
+            mode: table.string(source, "mode"),
+            owner: table.string(source, "owner"),
+            group: table.string(source, "group"),
+        };
+        table.finish(source);
+        keys
+    }
+
+    fn check(self, source: &mut Source<'_>, at: &At) -> Option<Listen> {
+        let Some(text) = &self.address else {
+            let message = "missing: where to listen, such as \"127.0.0.1:8118\"";
+            source.problem(Some(at), "listen.address", message);
+            return None;
+        };
+        let address = check_address(source, text)?;
+        self.refuse_useless(source, &address);
+        Some(Listen {
+            address,
+            access: self.access(source),
+        })
+    }
+
+    /// Keys that mean nothing for such an address would be believed to do something.
+    fn refuse_useless(&self, source: &mut Source<'_>, address: &Address) {
+        if let Address::Unix(_) = address {
+            return;
+        }
+        for key in [&self.mode, &self.owner, &self.group].into_iter().flatten() {
+            source.problem(Some(&key.at), &key.key, "only for \"unix:…\" addresses");
+        }
+    }
+
+    fn access(&self, source: &mut Source<'_>) -> Access {
+        let owner = account(
+            source,
+            self.owner.as_ref(),
+            accounts::user,
+            "expected the name of a user in /etc/passwd, or a number",
+        );
+        let group = account(
+            source,
+            self.group.as_ref(),
+            accounts::group,
+            "expected the name of a group in /etc/group, or a number",
+        );
+        let usual = Access::default();
+        Access {
+            mode: self.mode.as_ref().map_or(usual.mode, |mode| {
+                octal(&mode.value).unwrap_or_else(|| {
+                    let message = "expected permissions in octal digits, such as \"0660\"";
+                    source.problem(Some(&mode.at), &mode.key, message);
+                    usual.mode
+                })
+            }),
+            owner,
+            group,
+        }
+    }
+}
+
+fn account(
+    source: &mut Source<'_>,
+    given: Option<&Found<String>>,
+    find: fn(&str) -> Option<u32>,
+    accepted: &str,
+) -> Option<u32> {
+    let given = given?;
+    let number = find(&given.value);
+    if number.is_none() {
+        source.problem(Some(&given.at), &given.key, accepted);
+    }
+    number
+}
+
+/// Permission bits as chmod(1) takes them.
+fn octal(text: &str) -> Option<u32> {
+    let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(text, 8).ok().filter(|_| digits)?;
+    (mode <= 0o777).then_some(mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_shown_as_they_are_written() {
+        for text in [
+            "127.0.0.1:8118",
+            "[::1]:0",
+            "unix:/run/lucid-proxy/proxy.sock",
+            "unix:here.sock",
+        ] {
+            let address: Address = text.parse().expect(text);
+            assert_eq!(address.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_what_would_be_one() {
+        let long = format!("unix:/{}", "x".repeat(107));
+        for (text, error) in [
+            ("", AddressError::Unknown),
+            ("8118", AddressError::Unknown),
+            ("localhost:8118", AddressError::Unknown),
+            ("unix:", AddressError::Path),
+            ("unix:/a\0b", AddressError::Path),
+            (&long, AddressError::Path),
+            ("unix:@lucid", AddressError::Abstract),
+        ] {
+            assert_eq!(text.parse::<Address>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal_permissions() {
+        assert_eq!(octal("0660"), Some(0o660));
+        assert_eq!(octal("600"), Some(0o600));
+        for text in ["", "66", "0680", "+660", "1777", "rw-rw----", "06600"] {
+            assert_eq!(octal(text), None, "{text}");
+        }
+    }
+}

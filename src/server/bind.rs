@@ -1,0 +1,86 @@
+//! From the entries of `listen` to listening sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use super::StartError;
+use super::listener::{Endpoint, Socket};
+use super::unix::{self, SocketFile};
+use crate::config::{Address, Config, Scheme};
+
+/// Everything that listens.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    pub(super) bound: Vec<Bound>,
+    /// Of the unix sockets; removed when they are dropped.
+    pub(super) files: Vec<SocketFile>,
+}
+
+/// A listening socket and where it is.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) socket: Socket,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Bound {
+    /// Another handle on the same socket.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            endpoint: self.endpoint.clone(),
+        })
+    }
+}
+
+/// Whether all addresses may be listened on (rule S1).
+pub(super) fn check(config: &Config) -> Result<(), StartError> {
+    for listen in &config.listen {
+        if let Address::Tcp(address) = &listen.address {
+            check_exposure(config, *address)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whoever reaches the proxy can use the token (rule S1).
+fn check_exposure(config: &Config, address: SocketAddr) -> Result<(), StartError> {
+    if address.ip().is_loopback() || config.guard.allow_unauthenticated {
+        Ok(())
+    } else {
+        Err(StartError::Exposed(address))
+    }
+}
+
+/// Makes all sockets that the configuration asks for, or none.
+pub(super) fn bind(config: &Config) -> Result<Listeners, StartError> {
+    let mut listeners = Listeners::default();
+    for listen in &config.listen {
+        let socket = match &listen.address {
+            Address::Tcp(address) => {
+                check_exposure(config, *address)?;
+                Socket::Tcp(tcp(*address)?)
+            }
+            Address::Unix(path) => {
+                let failed = |source| StartError::Unix(path.clone(), source);
+                let (socket, file) = unix::bind(path, listen.access).map_err(failed)?;
+                listeners.files.push(file);
+                Socket::Unix(socket)
+            }
+        };
+        listeners.bound.push(Bound {
+            endpoint: socket.endpoint(Scheme::Http).map_err(StartError::Worker)?,
+            socket,
+        });
+    }
+    Ok(listeners)
+}
+
+fn tcp(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| StartError::Bind { address, source })
+}
