@@ -104,7 +104,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let configuration = error.is::<ConfigError>()
         || matches!(
             start,
-            Some(StartError::Exposed(_) | StartError::Grant(OpenError::NoClient))
+            Some(
+                StartError::Exposed(_)
+                    | StartError::Certificate(_)
+                    | StartError::Grant(OpenError::NoClient)
+            )
         )
         || matches!(open, Some(OpenError::NoClient));
     if configuration { CONFIGURATION } else { 1 }

@@ -328,6 +328,7 @@ fn check_timeouts<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Timeouts
             .map_or(Duration::from_secs(seconds), |found| found.value)
     };
     let timeouts = Timeouts {
+        handshake: bound("handshake", 10),
         first_request: bound("first_request", 30),
         idle: bound("idle", 75),
         token: bound("token", 30),
@@ -348,7 +349,7 @@ fn check_guard<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Guard {
     let allow_hosts = hosts.map_or_else(Vec::new, |found| {
         for host in &found.value {
             if host.parse::<http::uri::Authority>().is_err() || host.contains(['@', '*']) {
-                source.problem(Some(&found.at), &found.key, "expected exact host names, each with its port unless that is 80, such as [\"lucid.internal:8118\"]");
+                source.problem(Some(&found.at), &found.key, "expected exact host names, each with its port unless that is 80 (443 with TLS), such as [\"lucid.internal:8118\"]");
             }
         }
         found.value.iter().map(|host| host.to_ascii_lowercase()).collect()

@@ -13,6 +13,8 @@ use super::raw::{At, Found, Item, Source, Table};
 pub struct Listen {
     /// Where.
     pub address: Address,
+    /// What a TLS listener shows; `None` for plain HTTP/1.1.
+    pub tls: Option<TlsFiles>,
     /// Who may use the file of a unix socket.
     pub access: Access,
 }
@@ -24,6 +26,15 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
+}
+
+/// The files of a certificate, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, then those that lead from it to a trusted one.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Who may use the file of a unix socket.
@@ -105,6 +116,7 @@ impl From<Address> for Listen {
     fn from(address: Address) -> Self {
         Self {
             address,
+            tls: None,
             access: Access::default(),
         }
     }
@@ -120,7 +132,8 @@ impl FromStr for Listen {
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
+        self.address.fmt(f)?;
+        f.write_str(if self.tls.is_some() { " (TLS)" } else { "" })
     }
 }
 
@@ -151,6 +164,8 @@ fn check_address(source: &mut Source<'_>, text: &Found<String>) -> Option<Addres
 /// An entry that is a table, as it was written.
 struct Keys {
     address: Option<Found<String>>,
+    certificate: Option<Found<String>>,
+    key: Option<Found<String>>,
     mode: Option<Found<String>>,
     owner: Option<Found<String>>,
     group: Option<Found<String>>,
@@ -160,6 +175,8 @@ impl Keys {
     fn take<'a>(source: &mut Source<'a>, mut table: Table<'a>) -> Self {
         let keys = Self {
             address: table.string(source, "address"),
+            certificate: table.string(source, "certificate_file"),
+            key: table.string(source, "key_file"),
             mode: table.string(source, "mode"),
             owner: table.string(source, "owner"),
             group: table.string(source, "group"),
@@ -170,7 +187,7 @@ impl Keys {
 
     fn check(self, source: &mut Source<'_>, at: &At) -> Option<Listen> {
         let Some(text) = &self.address else {
-            let message = "missing: where to listen, such as \"127.0.0.1:8118\"";
+            let message = "missing: where to listen, such as \"127.0.0.1:8443\"";
             source.problem(Some(at), "listen.address", message);
             return None;
         };
@@ -178,17 +195,44 @@ impl Keys {
         self.refuse_useless(source, &address);
         Some(Listen {
             address,
+            tls: self.tls(source),
             access: self.access(source),
         })
     }
 
     /// Keys that mean nothing for such an address would be believed to do something.
     fn refuse_useless(&self, source: &mut Source<'_>, address: &Address) {
-        if let Address::Unix(_) = address {
-            return;
+        let tls = [&self.certificate, &self.key];
+        let access = [&self.mode, &self.owner, &self.group];
+        let (keys, message) = match address {
+            Address::Unix(_) => (
+                &tls[..],
+                "only for addresses with a port: what goes through a unix socket stays on this machine",
+            ),
+            Address::Tcp(_) => (&access[..], "only for \"unix:…\" addresses"),
+        };
+        for key in keys.iter().copied().flatten() {
+            source.problem(Some(&key.at), &key.key, message);
         }
-        for key in [&self.mode, &self.owner, &self.group].into_iter().flatten() {
-            source.problem(Some(&key.at), &key.key, "only for \"unix:…\" addresses");
+    }
+
+    fn tls(&self, source: &mut Source<'_>) -> Option<TlsFiles> {
+        match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate: certificate.value.clone().into(),
+                key: key.value.clone().into(),
+            }),
+            (Some(alone), None) => {
+                let message = "needs key_file beside it, with the certificate's private key";
+                source.problem(Some(&alone.at), &alone.key, message);
+                None
+            }
+            (None, Some(alone)) => {
+                let message = "needs certificate_file beside it, with the key's certificate";
+                source.problem(Some(&alone.at), &alone.key, message);
+                None
+            }
+            (None, None) => None,
         }
     }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use ca_file::CaFile;
 pub use http_proxy::HttpProxy;
-pub use listen::{Access, Address, AddressError, Listen};
+pub use listen::{Access, Address, AddressError, Listen, TlsFiles};
 pub use network::{Network, Unusable, Way, Why};
 pub use no_proxy::NoProxy;
 pub use origin::{Origin, Scheme};
@@ -171,6 +171,8 @@ pub struct Replay {
 /// `[timeouts]`
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
+    /// From the accept of a connection to the end of its TLS handshake.
+    pub handshake: Duration,
     /// From the accept of a connection to the whole head of its first request.
     pub first_request: Duration,
     /// From the end of a response to the whole head of the next request on that connection.

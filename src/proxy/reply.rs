@@ -156,6 +156,11 @@ impl Refusal {
         )
     }
 
+    /// For a client that speaks plain HTTP where TLS is spoken.
+    pub(crate) fn plain_on_tls() -> Self {
+        Self::bad_request("this port speaks TLS: begin the address with https://")
+    }
+
     pub(super) fn looped() -> Self {
         let message = "this request has been through lucid-proxy before; check that upstream.url is not the proxy's own address";
         Self::new(
@@ -318,6 +323,7 @@ mod tests {
             Refusal::oauth_endpoint(),
             Refusal::unknown_oauth_endpoint(),
             Refusal::bad_request("a"),
+            Refusal::plain_on_tls(),
             Refusal::looped(),
         ];
         let mut messages: Vec<_> = refusals.iter().map(|refusal| &refusal.message).collect();

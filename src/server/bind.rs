@@ -2,25 +2,32 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
 
 use super::StartError;
 use super::listener::{Endpoint, Socket};
+use super::tls::Certificate;
 use super::unix::{self, SocketFile};
-use crate::config::{Address, Config, Scheme};
+use crate::config::{Address, Config, Listen, Scheme};
 
 /// Everything that listens.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     pub(super) bound: Vec<Bound>,
+    /// Of all that speak TLS.
+    pub(super) certificates: Vec<Arc<Certificate>>,
     /// Of the unix sockets; removed when they are dropped.
     pub(super) files: Vec<SocketFile>,
 }
 
-/// A listening socket and where it is.
+/// A listening socket and what is spoken there.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) socket: Socket,
     pub(super) endpoint: Endpoint,
+    pub(super) tls: Option<Arc<ServerConfig>>,
 }
 
 impl Bound {
@@ -29,15 +36,19 @@ impl Bound {
         Ok(Self {
             socket: self.socket.try_clone()?,
             endpoint: self.endpoint.clone(),
+            tls: self.tls.clone(),
         })
     }
 }
 
-/// Whether all addresses may be listened on (rule S1).
+/// Whether all addresses may be listened on (rule S1), and the certificates can be used.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {
     for listen in &config.listen {
         if let Address::Tcp(address) = &listen.address {
             check_exposure(config, *address)?;
+        }
+        if let Some(files) = &listen.tls {
+            Certificate::load(files)?;
         }
     }
     Ok(())
@@ -68,10 +79,7 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, StartError> {
                 Socket::Unix(socket)
             }
         };
-        listeners.bound.push(Bound {
-            endpoint: socket.endpoint(Scheme::Http).map_err(StartError::Worker)?,
-            socket,
-        });
+        listeners.add(listen, socket)?;
     }
     Ok(listeners)
 }
@@ -83,4 +91,26 @@ fn tcp(address: SocketAddr) -> Result<TcpListener, StartError> {
         Ok(listener)
     };
     bind().map_err(|source| StartError::Bind { address, source })
+}
+
+impl Listeners {
+    /// Adds the socket of an entry.
+    fn add(&mut self, listen: &Listen, socket: Socket) -> Result<(), StartError> {
+        let certificate = listen.tls.as_ref().map(Certificate::load).transpose()?;
+        let tls = certificate
+            .as_ref()
+            .map(Certificate::server_config)
+            .transpose()?;
+        self.certificates.extend(certificate);
+        let scheme = match tls {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        };
+        self.bound.push(Bound {
+            endpoint: socket.endpoint(scheme).map_err(StartError::Worker)?,
+            socket,
+            tls,
+        });
+        Ok(())
+    }
 }

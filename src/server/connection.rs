@@ -12,21 +12,27 @@ use http_body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::stream::{Io, Stream, Wire};
+use super::tls;
 use crate::proxy::Proxy;
 use crate::proxy::body::{Activity, ResponseBody};
 use crate::proxy::guard::Guard;
+use crate::proxy::reply::Refusal;
 
 /// What the connections of one listening socket share.
 pub(super) struct Entrance {
     pub(super) proxy: Rc<Proxy>,
     pub(super) guard: Guard,
+    /// What a client must speak first; `None` for plain HTTP.
+    pub(super) tls: Option<TlsAcceptor>,
     pub(super) bounds: Bounds,
-    /// Where the tasks of connections are kept.
+    /// Where the tasks of connections and their streams are kept.
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -34,6 +40,8 @@ pub(super) struct Entrance {
 /// How long a client may do nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
+    /// From the accept to the end of the TLS handshake.
+    pub(super) handshake: Duration,
     /// From the accept to the whole head of the first request.
     pub(super) first_request: Duration,
     pub(super) idle: Duration,
@@ -49,7 +57,35 @@ pub(super) async fn serve(io: Io, entrance: Rc<Entrance>) {
         // A socket that refuses the option is about to fail anyway.
         let _ = tcp.set_nodelay(true);
     }
-    serve_http1(Stream::new(io), &entrance, &activity).await;
+    match (&entrance.tls, io) {
+        // Boxed: the state of TLS would otherwise be carried along by every plain connection.
+        (Some(acceptor), Io::Tcp(tcp)) => {
+            Box::pin(serve_tls(tcp, acceptor, &entrance, activity)).await;
+        }
+        (_, io) => serve_http1(Stream::new(io), &entrance, &activity).await,
+    }
+}
+
+async fn serve_tls(
+    tcp: TcpStream,
+    acceptor: &TlsAcceptor,
+    entrance: &Rc<Entrance>,
+    activity: Rc<Activity>,
+) {
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(entrance.bounds.handshake, tls::accept(tcp, acceptor)) => begun,
+        () = entrance.stop.cancelled() => return,
+    };
+    match begun {
+        Ok(Ok(tls::Begun::Tls(stream))) => {
+            serve_http1(Stream::new(Io::Tls(stream)), entrance, &activity).await;
+        }
+        Ok(Ok(tls::Begun::Plain(tcp))) => {
+            refuse_plain(Stream::new(Io::Tcp(tcp)), entrance, &activity).await;
+        }
+        Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
+        Err(_) => tracing::debug!("a TLS handshake took too long (timeouts.handshake)"),
+    }
 }
 
 async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
@@ -69,6 +105,23 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
         // A client that has sent all it has to say may say so and still wants its answer. One that has left looks the
         // same: its request goes on until the answer has nowhere to go.
         .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    Watch::new(entrance, activity, &wire)
+        .over(pin!(connection), http1::Connection::graceful_shutdown)
+        .await;
+}
+
+/// Tells a client that speaks plain HTTP where TLS is spoken what to do.
+async fn refuse_plain(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
+    let wire = stream.wire();
+    let service = service_fn(|_| {
+        let busy = activity.begin();
+        let mut response = Refusal::plain_on_tls().into_response();
+        response.body_mut().keep_busy(busy);
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     Watch::new(entrance, activity, &wire)
         .over(pin!(connection), http1::Connection::graceful_shutdown)

@@ -9,6 +9,7 @@ mod bind;
 mod connection;
 mod listener;
 mod stream;
+mod tls;
 mod unix;
 mod worker;
 
@@ -28,6 +29,8 @@ use crate::token::refresher::{OpenError, Refresher};
 use bind::{Bound, Listeners};
 use connection::Bounds;
 pub use listener::Endpoint;
+use tls::Certificate;
+pub use tls::CertificateError;
 pub use unix::SocketError;
 use unix::SocketFile;
 use worker::Worker;
@@ -72,6 +75,9 @@ pub enum StartError {
     /// There can be no unix socket.
     #[error("cannot listen on unix:{}", .0.display())]
     Unix(PathBuf, #[source] SocketError),
+    /// A listener has no usable certificate.
+    #[error("cannot listen with TLS")]
+    Certificate(#[from] CertificateError),
     /// There is no usable grant.
     #[error(transparent)]
     Grant(#[from] OpenError),
@@ -102,7 +108,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be had or would let strangers in (rule S1), or the store is unusable.
+    /// When an address cannot be had or would let strangers in (rule S1), a certificate is unusable, or the store is.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let listeners = bind::bind(config)?;
         let endpoints = listeners.bound.iter().map(|bound| bound.endpoint.clone());
@@ -119,11 +125,12 @@ impl Server {
         })
     }
 
-    /// Whether the configured addresses may be listened on (rule S1).
+    /// Whether the configured addresses may be listened on, as far as that can be told without listening: nobody but
+    /// whom they are for can reach them (rule S1), and their certificates can be used.
     ///
     /// # Errors
     ///
-    /// When others could use the token through one of them.
+    /// When others could use the token through one of them, or a certificate is unusable.
     pub fn check(config: &Config) -> Result<(), StartError> {
         bind::check(config)
     }
@@ -147,8 +154,13 @@ impl Server {
             ..
         } = self;
         let (stop, stop_background, died) = Default::default();
-        let Listeners { bound, files } = listeners;
-        let background = start_background(refresher, &config, &stop_background, &died)?;
+        let Listeners {
+            bound,
+            certificates,
+            files,
+        } = listeners;
+        let background =
+            start_background(refresher, certificates, &config, &stop_background, &died)?;
         let mut running = Running {
             workers: Vec::new(),
             background: Some(background),
@@ -158,6 +170,7 @@ impl Server {
             died,
         };
         let bounds = Bounds {
+            handshake: config.timeouts.handshake,
             first_request: config.timeouts.first_request,
             idle: config.timeouts.idle,
         };
@@ -189,6 +202,7 @@ impl Server {
 /// The thread for everything that is not a request.
 fn start_background(
     refresher: Refresher,
+    certificates: Vec<Arc<Certificate>>,
     config: &Config,
     stop: &CancellationToken,
     died: &CancellationToken,
@@ -206,7 +220,12 @@ fn start_background(
         .name("lucid-refresher".to_owned())
         .spawn(move || {
             let _died = died;
-            runtime.block_on(refresher.run(stop, drain));
+            runtime.block_on(async {
+                tokio::select! {
+                    () = refresher.run(stop, drain) => {}
+                    () = tls::keep_fresh(certificates) => {}
+                }
+            });
             runtime.shutdown_background();
         })
         .map_err(StartError::Worker)

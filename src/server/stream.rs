@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(super) struct Stream {
 pub(super) enum Io {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// What whoever watches over a connection knows of its bytes.
@@ -65,8 +67,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // An end in order would make cut content look whole (F13). What the client has received it can still read. A
-        // unix socket has but one end.
+        // An end in order would make cut content look whole (F13). What the client has received it can still read. TLS
+        // tells the two ends apart by itself, and a unix socket has but one.
         if self.wire.ends_by_close.get()
             && !self.ended
             && let Io::Tcp(tcp) = &self.io
@@ -87,6 +89,7 @@ impl AsyncRead for Stream {
         let read = ready!(match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
         });
         self.wire.add(buf.filled().len() - before);
         Poll::Ready(read)
@@ -102,6 +105,7 @@ impl AsyncWrite for Stream {
         let written = ready!(match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Io::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
         })?;
         self.wire.add(written);
         Poll::Ready(Ok(written))
@@ -115,6 +119,7 @@ impl AsyncWrite for Stream {
         let written = ready!(match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Io::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
         })?;
         self.wire.add(written);
         Poll::Ready(Ok(written))
@@ -124,6 +129,7 @@ impl AsyncWrite for Stream {
         match &self.io {
             Io::Tcp(tcp) => tcp.is_write_vectored(),
             Io::Unix(unix) => unix.is_write_vectored(),
+            Io::Tls(tls) => tls.is_write_vectored(),
         }
     }
 
@@ -131,6 +137,7 @@ impl AsyncWrite for Stream {
         match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Io::Unix(unix) => Pin::new(unix).poll_flush(cx),
+            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
         }
     }
 
@@ -138,6 +145,7 @@ impl AsyncWrite for Stream {
         let shut = ready!(match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Io::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
         });
         self.ended = true;
         Poll::Ready(shut)

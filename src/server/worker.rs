@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::LocalOptions;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,6 +75,7 @@ impl Worker {
             let entrance = Entrance {
                 proxy: proxy.clone(),
                 guard,
+                tls: bound.tls.map(TlsAcceptor::from),
                 bounds: self.bounds,
                 tasks: connections.clone(),
                 stop: self.stop.clone(),

@@ -133,16 +133,20 @@ fn an_entry_of_listen_is_a_string_or_a_table_in_either_form() {
         let config = Config::parse(text, None, &environment(), Need::Everything);
         config.expect("it is accepted").listen
     };
-    let inline =
-        parse(r#"listen = [{ address = "127.0.0.1:0" }, { address = "unix:c", mode = "0660" }]"#);
+    let inline = parse(
+        r#"listen = [{ address = "127.0.0.1:0", certificate_file = "a", key_file = "b" }, { address = "unix:c", mode = "0660" }]"#,
+    );
     let blocks = parse(
-        "[[listen]]\naddress = \"127.0.0.1:0\"\n
+        "[[listen]]\naddress = \"127.0.0.1:0\"\ncertificate_file = \"a\"\nkey_file = \"b\"\n
         [[listen]]\naddress = \"unix:c\"\nmode = \"0660\"\n",
     );
     assert_eq!(inline, blocks);
     let shown: Vec<_> = inline.iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["127.0.0.1:0", "unix:c"]);
+    assert_eq!(shown, ["127.0.0.1:0 (TLS)", "unix:c"]);
     assert_eq!(inline[1].access.mode, 0o660);
     let plain = parse("listen = [\"unix:c\", \"[::1]:80\"]");
-    assert_eq!(plain[0].access.mode, 0o600);
+    assert_eq!(
+        (plain[0].access.mode, plain[1].tls.is_some()),
+        (0o600, false)
+    );
 }

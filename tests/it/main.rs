@@ -17,6 +17,7 @@ mod forwarding;
 mod grant;
 mod hooks;
 mod http2_upstream;
+mod https;
 mod independent;
 mod login;
 mod logout;

@@ -197,7 +197,7 @@ impl Client {
 }
 
 /// Whether nothing came for too long.
-fn is_late(error: &io::Error) -> bool {
+pub(crate) fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 

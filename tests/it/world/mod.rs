@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use lucid_proxy::sandbox::{Behaviour, CLIENT_ID, CLIENT_SECRET, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) use client::{Client, Response, get};
+pub(crate) use client::{Client, Response, get, is_late};
 pub(crate) use programs::{is_there, missing};
 
 /// For what should happen at once. Generous, since machines are slow at times; nothing is measured with it.

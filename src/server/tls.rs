@@ -1,0 +1,249 @@
+//! TLS towards clients: certificates from files, taken over when they change, and the protocol by ALPN.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config::TlsFiles;
+
+/// How often the files are looked at. They count as changed when two looks find the same change: a certificate and its
+/// key are written one after the other.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// No certificate or key is larger.
+const LARGEST: u64 = 1 << 20;
+
+/// Why a certificate cannot be used. The files are named, their content is not.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Unreadable(PathBuf, io::Error),
+    /// A file is something else.
+    #[error("{0} is too large for a certificate or a key (1 MiB)")]
+    TooLarge(PathBuf),
+    /// The certificate's file has none.
+    #[error("{0} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")]
+    NoCertificate(PathBuf),
+    /// The key's file has none.
+    #[error(
+        "{0} holds no private key in PEM that is not encrypted (-----BEGIN PRIVATE KEY-----, RSA PRIVATE KEY or EC PRIVATE KEY)"
+    )]
+    NoKey(PathBuf),
+    /// What stands in PEM is broken.
+    #[error("{0} is damaged: a block that begins with -----BEGIN is not whole")]
+    Damaged(PathBuf),
+    /// The two do not belong together, or are of a kind that is not known.
+    #[error("{certificate} and {key} cannot be used together: {reason}")]
+    Unusable {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What the TLS library said.
+        reason: rustls::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("no key for session tickets can be made: {0}")]
+    Tickets(rustls::Error),
+}
+
+/// A certificate and its key as they are in use, and where they came from.
+pub(super) struct Certificate {
+    files: TlsFiles,
+    /// How the files looked before they were read for the first time.
+    first_look: Look,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl Certificate {
+    /// Reads the files.
+    pub(super) fn load(files: &TlsFiles) -> Result<Arc<Self>, CertificateError> {
+        Ok(Arc::new(Self {
+            files: files.clone(),
+            first_look: look(files),
+            current: ArcSwap::new(Arc::new(read(files)?)),
+        }))
+    }
+
+    /// What a listener speaks with this certificate.
+    pub(super) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, CertificateError> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider supports the default versions")
+            .with_no_client_auth()
+            .with_cert_resolver(self.clone());
+        config.alpn_protocols = [&b"http/1.1"[..], b"http/1.0"].map(<[u8]>::to_vec).to_vec();
+        config.ticketer = Ticketer::new().map_err(CertificateError::Tickets)?;
+        Ok(Arc::new(config))
+    }
+
+    /// Reads the files once more and takes over what they hold; what cannot be used changes nothing.
+    fn reload(&self) {
+        let certificate = self.files.certificate.display();
+        match read(&self.files) {
+            Ok(new) => {
+                self.current.store(Arc::new(new));
+                tracing::info!("the certificate was read again from {certificate}");
+            }
+            Err(error) => {
+                tracing::warn!("the certificate stays as it was: {error}");
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(default_provider())
+}
+
+/// Reads a certificate, those that vouch for it, and its key.
+fn read(files: &TlsFiles) -> Result<CertifiedKey, CertificateError> {
+    let chain = content(&files.certificate)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain)
+        .collect::<Result<_, _>>()
+        .map_err(|_| CertificateError::Damaged(files.certificate.clone()))?;
+    if chain.is_empty() {
+        return Err(CertificateError::NoCertificate(files.certificate.clone()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&content(&files.key)?).map_err(|error| {
+        let key = files.key.clone();
+        match error {
+            pem::Error::NoItemsFound => CertificateError::NoKey(key),
+            _ => CertificateError::Damaged(key),
+        }
+    })?;
+    warn_of_readers(&files.key);
+    CertifiedKey::from_der(chain, key, &provider()).map_err(|reason| CertificateError::Unusable {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        reason,
+    })
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    let mut content = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content))
+        .map_err(|error| CertificateError::Unreadable(path.to_owned(), error))?;
+    if content.len() as u64 > LARGEST {
+        return Err(CertificateError::TooLarge(path.to_owned()));
+    }
+    Ok(content)
+}
+
+/// A file that the configuration names is its writer's to protect, as with every other secret; but keys are often copied
+/// without a thought of who may read the copy. A group may: Debian's `ssl-cert` is made for that.
+fn warn_of_readers(key: &Path) {
+    if fs::metadata(key).is_ok_and(|metadata| metadata.mode() & 0o007 != 0) {
+        tracing::warn!(
+            "every user of this machine may read the private key {}; run chmod o= on it",
+            key.display()
+        );
+    }
+}
+
+/// How a connection to a TLS listener begins.
+pub(super) enum Begun {
+    Tls(Box<TlsStream<TcpStream>>),
+    /// The client speaks plain HTTP. It has been promised nothing, so it can be told.
+    Plain(TcpStream),
+}
+
+/// Shakes hands with a client.
+pub(super) async fn accept(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Begun> {
+    let mut first = [0];
+    let read = tcp.peek(&mut first).await?;
+    // A method begins with a letter, a TLS record with its type, 22 (RFC 8446 section 5.1).
+    if read == 1 && first[0].is_ascii_alphabetic() {
+        return Ok(Begun::Plain(tcp));
+    }
+    Ok(Begun::Tls(Box::new(acceptor.accept(tcp).await?)))
+}
+
+/// Takes over what changes in the certificates' files; runs as long as it is polled.
+pub(super) async fn keep_fresh(certificates: Vec<Arc<Certificate>>) {
+    let mut watched: Vec<_> = certificates.into_iter().map(Watched::new).collect();
+    if watched.is_empty() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        watched.iter_mut().for_each(Watched::look);
+    }
+}
+
+/// A certificate and how its files looked.
+struct Watched {
+    certificate: Arc<Certificate>,
+    /// Before they were read.
+    read: Look,
+    /// At the last look.
+    last: Look,
+}
+
+/// What changes when somebody writes to a file or puts another in its place; `None` where there is none.
+type Look = [Option<(u64, u64, u64, i64, i64)>; 2];
+
+impl Watched {
+    fn new(certificate: Arc<Certificate>) -> Self {
+        let look = certificate.first_look;
+        Self {
+            certificate,
+            read: look,
+            last: look,
+        }
+    }
+
+    fn look(&mut self) {
+        let now = look(&self.certificate.files);
+        if now == self.last && now != self.read {
+            self.read = now;
+            self.certificate.reload();
+        }
+        self.last = now;
+    }
+}
+
+fn look(files: &TlsFiles) -> Look {
+    [&files.certificate, &files.key].map(|path| {
+        // Links are followed: programs that renew certificates move a link.
+        let metadata = fs::metadata(path).ok()?;
+        Some((
+            metadata.dev(),
+            metadata.ino(),
+            metadata.size(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        ))
+    })
+}
