@@ -1,8 +1,8 @@
 //! Request and response heads: what must not pass is taken out, what upstream needs is put in (rules F1, F2, F10, F14).
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName,
+    HeaderValue, TE, TRAILER, TRANSFER_ENCODING, VIA,
 };
 use http::{Response, Version};
 
@@ -92,9 +92,28 @@ pub fn authorize(headers: &mut HeaderMap, bearer: HeaderValue) {
     headers.insert(AUTHORIZATION, bearer);
 }
 
+/// Says in the words of HTTP/1.1 what HTTP/2 says by its frames, or splits.
+pub fn translate_from_http2(headers: &mut HeaderMap, has_content: bool) {
+    if has_content && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    // RFC 9113 section 8.2.3: what stands on several lines there must stand on one here.
+    let mut lines = headers.get_all(COOKIE).iter();
+    if lines.next().is_some() && lines.next().is_some() {
+        let lines: Vec<_> = headers
+            .get_all(COOKIE)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        let joined = HeaderValue::from_bytes(&lines.join(&b"; "[..]));
+        headers.insert(COOKIE, joined.expect("what joins valid values is valid"));
+    }
+}
+
 /// The entry in `Via` for a request that came in this version (RFC 9110 section 7.6.3).
 fn via(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2.0 lucid-proxy",
         Version::HTTP_10 => "1.0 lucid-proxy",
         _ => "1.1 lucid-proxy",
     })
@@ -355,6 +374,7 @@ mod tests {
         for (version, expected) in [
             (Version::HTTP_10, "1.0 lucid-proxy"),
             (Version::HTTP_11, "1.1 lucid-proxy"),
+            (Version::HTTP_2, "2.0 lucid-proxy"),
         ] {
             let mut headers = HeaderMap::new();
             let upstream = HeaderValue::from_static("api.lucid.co");
@@ -362,6 +382,28 @@ mod tests {
             assert_eq!(headers[VIA], expected);
             assert!(is_loop(&headers));
         }
+    }
+
+    #[test]
+    fn f03_what_http_2_leaves_unsaid_or_splits_is_said_on_one_line() {
+        let translated = |lines: &[(&str, &[u8])], has_content| {
+            let mut headers = map(lines);
+            translate_from_http2(&mut headers, has_content);
+            headers
+        };
+        let chunked = map(&[("transfer-encoding", b"chunked")]);
+        assert_eq!(translated(&[], true), chunked);
+        assert_eq!(translated(&[], false), HeaderMap::new());
+        let length: &[(&str, &[u8])] = &[("content-length", b"5")];
+        assert_eq!(translated(length, true), map(length));
+        let split: &[(&str, &[u8])] =
+            &[("cookie", b"a=1"), ("cookie", b"b=\xff"), ("cookie", b"c")];
+        assert_eq!(
+            translated(split, false),
+            map(&[("cookie", b"a=1; b=\xff; c")])
+        );
+        let one: &[(&str, &[u8])] = &[("cookie", b"a=1; b=2")];
+        assert_eq!(translated(one, false), map(one));
     }
 
     #[test]

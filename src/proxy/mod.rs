@@ -210,7 +210,7 @@ impl Proxy {
             Route::RefuseOAuth => return Err(Refusal::oauth_endpoint()),
         }
         let asked = Asked::of(head, guard);
-        self.prepare(head)?;
+        self.prepare(head, body.has_content())?;
         let bearer = match body.is_recorded() {
             true => self.settings.grant.bearer().await?,
             false => self.settings.grant.lasting_bearer().await?,
@@ -236,13 +236,13 @@ impl Proxy {
         guard: &Guard,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let asked = Asked::of(head, guard);
-        self.prepare(head)?;
+        self.prepare(head, body.has_content())?;
         let response = self.send(head, body).await?;
         Ok(self.hand_back(Answer::plain(response, None), &asked))
     }
 
     /// Step 4: the head as upstream should see it, all but the token.
-    fn prepare(&self, head: &mut Parts) -> Result<(), Refusal> {
+    fn prepare(&self, head: &mut Parts, has_content: bool) -> Result<(), Refusal> {
         if head::is_loop(&head.headers) {
             return Err(Refusal::looped());
         }
@@ -250,6 +250,9 @@ impl Proxy {
             return Err(Refusal::bad_request(
                 "Transfer-Encoding: only chunked is accepted",
             ));
+        }
+        if head.version == Version::HTTP_2 {
+            head::translate_from_http2(&mut head.headers, has_content);
         }
         head::prepare_request(
             &mut head.headers,

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::stream::{Io, Stream, Wire};
-use super::tls;
+use super::{http2, tls};
 use crate::proxy::Proxy;
 use crate::proxy::body::{Activity, ResponseBody};
 use crate::proxy::guard::Guard;
@@ -45,6 +45,8 @@ pub(super) struct Bounds {
     /// From the accept to the whole head of the first request.
     pub(super) first_request: Duration,
     pub(super) idle: Duration,
+    /// How long a client may be silent, and then how long it may leave the question unanswered whether it is there.
+    pub(super) body: Duration,
 }
 
 /// How long a first request may still arrive on a connection that is to end.
@@ -58,7 +60,7 @@ pub(super) async fn serve(io: Io, entrance: Rc<Entrance>) {
         let _ = tcp.set_nodelay(true);
     }
     match (&entrance.tls, io) {
-        // Boxed: the state of TLS would otherwise be carried along by every plain connection.
+        // Boxed: the state of TLS and of HTTP/2 would otherwise be carried along by every plain connection.
         (Some(acceptor), Io::Tcp(tcp)) => {
             Box::pin(serve_tls(tcp, acceptor, &entrance, activity)).await;
         }
@@ -78,7 +80,12 @@ async fn serve_tls(
     };
     match begun {
         Ok(Ok(tls::Begun::Tls(stream))) => {
-            serve_http1(Stream::new(Io::Tls(stream)), entrance, &activity).await;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
+            let stream = Stream::new(Io::Tls(stream));
+            match is_http2 {
+                true => http2::serve(stream, entrance, activity).await,
+                false => serve_http1(stream, entrance, &activity).await,
+            }
         }
         Ok(Ok(tls::Begun::Plain(tcp))) => {
             refuse_plain(Stream::new(Io::Tcp(tcp)), entrance, &activity).await;
@@ -138,6 +145,7 @@ pub(super) struct Watch<'a> {
     entrance: &'a Entrance,
     activity: &'a Activity,
     wire: &'a Wire,
+    farewell: Duration,
 }
 
 impl<'a> Watch<'a> {
@@ -146,7 +154,13 @@ impl<'a> Watch<'a> {
             entrance,
             activity,
             wire,
+            farewell: Duration::MAX,
         }
+    }
+
+    /// How long a connection with nothing under way may take to end when all are to end.
+    pub(super) fn farewell(self, farewell: Duration) -> Self {
+        Self { farewell, ..self }
     }
 
     /// Completes when the connection has ended, or has been given up.
@@ -167,8 +181,9 @@ impl<'a> Watch<'a> {
         let bound = match (idle, self.activity.idle_since()) {
             (_, Some((_, false))) => FIRST_REQUEST_UNDER_WAY,
             (true, _) => bounds.idle,
+            (false, Some(_)) => self.farewell,
             // What is under way may end; how long it may take is the worker's to say.
-            (false, _) => Duration::MAX,
+            (false, None) => Duration::MAX,
         };
         tokio::select! {
             _ = connection => {}

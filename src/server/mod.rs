@@ -7,6 +7,7 @@
 
 mod bind;
 mod connection;
+mod http2;
 mod listener;
 mod stream;
 mod tls;
@@ -173,6 +174,7 @@ impl Server {
             handshake: config.timeouts.handshake,
             first_request: config.timeouts.first_request,
             idle: config.timeouts.idle,
+            body: config.timeouts.body,
         };
         let go = CancellationToken::new();
         for index in 0..config.workers {

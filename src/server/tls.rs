@@ -22,6 +22,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
 
+/// RFC 7301: the name of HTTP/2.
+pub(super) const H2: &[u8] = b"h2";
 /// How often the files are looked at. They count as changed when two looks find the same change: a certificate and its
 /// key are written one after the other.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -88,7 +90,7 @@ impl Certificate {
             .expect("the provider supports the default versions")
             .with_no_client_auth()
             .with_cert_resolver(self.clone());
-        config.alpn_protocols = [&b"http/1.1"[..], b"http/1.0"].map(<[u8]>::to_vec).to_vec();
+        config.alpn_protocols = [H2, b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).to_vec();
         config.ticketer = Ticketer::new().map_err(CertificateError::Tickets)?;
         Ok(Arc::new(config))
     }

@@ -55,7 +55,7 @@ fn shown(address: SocketAddr, identity: &Identity) -> bool {
 }
 
 #[test]
-fn clients_speak_http_1_1_or_1_0_as_they_choose() {
+fn clients_speak_http_2_1_1_or_1_0_as_they_choose() {
     if !is_there("curl", &["--version"]) {
         return missing("curl");
     }
@@ -66,7 +66,7 @@ fn clients_speak_http_1_1_or_1_0_as_they_choose() {
         serving.address.port()
     );
     for (choice, expected) in [
-        ("--http2", "1.1 200"),
+        ("--http2", "2 200"),
         ("--http1.1", "1.1 200"),
         ("--http1.0", "1 200"),
         ("--no-alpn", "1.1 200"),
@@ -87,7 +87,8 @@ fn clients_speak_http_1_1_or_1_0_as_they_choose() {
 fn the_protocol_is_agreed_on_or_there_is_none() {
     let (_world, identity, serving) = serve();
     for (offered, agreed) in [
-        (&["h2", "http/1.1"][..], Some("http/1.1")),
+        (&["h2", "http/1.1"][..], Some("h2")),
+        (&["http/1.1", "h2"], Some("h2")),
         (&["http/1.1"], Some("http/1.1")),
         (&["http/1.0"], Some("http/1.0")),
         (&[], None),
@@ -272,7 +273,7 @@ fn a_silent_client_is_let_go_behind_its_handshake() {
     let (mut world, identity) = world();
     world.tables = "[timeouts]\nfirst_request = \"300ms\"\nidle = \"300ms\"\n".to_owned();
     let serving = world.serve_on(LISTEN);
-    for protocols in [&["http/1.1"][..], &[]] {
+    for protocols in [&["http/1.1"][..], &["h2"]] {
         let mut client =
             connect(serving.address, &identity.client(protocols)).expect("a handshake");
         // With or without a word; what matters is that the end comes.

@@ -16,6 +16,7 @@ mod expect;
 mod forwarding;
 mod grant;
 mod hooks;
+mod http2_clients;
 mod http2_upstream;
 mod https;
 mod independent;

@@ -35,6 +35,11 @@ impl RequestBody {
         Self(Some(Rc::new(RefCell::new(recording))))
     }
 
+    /// Whether there is any content, be it empty.
+    pub fn has_content(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The body from its beginning, for the next attempt to send the request. Earlier attempts stand still from now on.
     pub fn attempt(&self) -> Outgoing {
         Outgoing::new(self.0.as_ref())

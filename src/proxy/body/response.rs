@@ -96,6 +96,12 @@ impl ResponseBody {
         self.request = Some(request);
     }
 
+    /// Leaves the content out, as the answer to a HEAD request must.
+    pub fn withhold(&mut self) {
+        self.kept.clear();
+        self.finish();
+    }
+
     /// Nothing more is to come of this, as it should be.
     fn finish(&mut self) {
         let rest = self.rest.take();

@@ -2,7 +2,9 @@
 
 pub(crate) mod client;
 pub(crate) mod connect_proxy;
+pub(crate) mod frames;
 pub(crate) mod http2;
+pub(crate) mod http2_client;
 pub(crate) mod login;
 mod programs;
 pub(crate) mod raw_upstream;

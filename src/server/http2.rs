@@ -1,0 +1,96 @@
+//! HTTP/2 towards clients (RFC 9113): a task for each stream, and the bounds of a connection.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::task::TaskTracker;
+
+use super::connection::{Entrance, Watch};
+use super::stream::Stream;
+use crate::proxy::body::{Activity, ResponseBody};
+
+/// Requests that a client may have under way on one connection; more wait at the client.
+const MOST_STREAMS: u32 = 128;
+/// Bytes of a request's fields, with 32 for each (RFC 9113 section 10.5.1); more is answered with 431. Cookies and tokens
+/// of several kibibytes fit in.
+const LARGEST_HEAD: u32 = 64 << 10;
+/// Bytes of one stream that may be in memory here, in each direction.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Bytes of all uploads of one connection that may be in memory here: sixteen that nobody takes do not stop the others.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How long a client of HTTP/2 with nothing under way may take to hear that the connection ends. Some do not read while
+/// they do not ask, and would be waited for in vain.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves a connection until either side ends it. That many streams are reset as soon as they are opened ends it too:
+/// that bound is the library's own.
+pub(super) async fn serve(stream: Stream, entrance: &Rc<Entrance>, activity: Rc<Activity>) {
+    let wire = stream.wire();
+    let service = service_fn(|request| answer(entrance.clone(), activity.clone(), request));
+    let body = entrance.bounds.body;
+    let connection = http2::Builder::new(Tasks(entrance.tasks.clone()))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(LARGEST_HEAD)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(STREAM_WINDOW as usize)
+        .keep_alive_interval(body)
+        .keep_alive_timeout(body)
+        .serve_connection(TokioIo::new(stream), service);
+    Watch::new(entrance, &activity, &wire)
+        .farewell(FAREWELL)
+        .over(pin!(connection), http2::Connection::graceful_shutdown)
+        .await;
+}
+
+async fn answer(
+    entrance: Rc<Entrance>,
+    activity: Rc<Activity>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let busy = activity.begin();
+    let is_head = request.method() == Method::HEAD;
+    let mut response = entrance.proxy.handle(request, &entrance.guard).await;
+    if is_head {
+        withhold_content(&mut response);
+    }
+    response.body_mut().keep_busy(busy);
+    Ok(response)
+}
+
+/// An answer to HEAD says how long the content would be and has none. hyper sees to that for HTTP/1 alone.
+fn withhold_content(response: &mut Response<ResponseBody>) {
+    let length = response.body().size_hint().exact();
+    if let Some(length) = length.filter(|_| !response.body().is_end_stream()) {
+        let headers = response.headers_mut();
+        headers
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(length));
+    }
+    response.body_mut().withhold();
+}
+
+/// Gives each stream a task on this thread.
+#[derive(Clone, Debug)]
+struct Tasks(TaskTracker);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn_local(stream);
+    }
+}
