@@ -9,6 +9,7 @@ mod logout;
 mod refresh;
 mod sandbox;
 mod serve;
+mod service;
 mod status;
 mod times;
 mod token;
@@ -202,6 +203,7 @@ fn serve(
         let mut signals = Signals::new()?;
         announce(server.endpoints())?;
         let running = server.start()?;
+        service::tell(service::READY);
         let died = tokio::select! {
             name = signals.next() => {
                 tracing::info!("{name}: finishing what is under way; once more to stop at once");
@@ -209,6 +211,7 @@ fn serve(
             }
             () = running.died() => true,
         };
+        service::tell(service::STOPPING);
         let ended = tokio::task::spawn_blocking(move || running.shutdown());
         let again = async {
             let _ = tokio::time::timeout(ONE_PRESS, signals.repeated()).await;

@@ -9,7 +9,7 @@ use crate::server::Server;
 #[derive(Args, Debug, Default)]
 pub(super) struct Options {
     /// Listen here instead of where the configuration says, plain HTTP: 127.0.0.1:8118 (port 0 takes a free one),
-    /// or unix:/path/of/a/socket; repeatable
+    /// unix:/path/of/a/socket, or systemd for what a socket unit passes; repeatable
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Listen>,
     /// Log each request: method, status, duration, sizes, which token, path, what became of it

@@ -18,7 +18,7 @@ pub(super) fn check<'a>(
     environment: &dyn Environment,
     need: Need,
 ) -> Config {
-    let listen = listen::check(source, &mut root);
+    let listen = listen::check(source, &mut root, environment);
     let workers = root.count(source, "workers", 1..1025);
     let public_url = root.string(source, "public_url").and_then(|found| {
         let origin = Origin::parse(&found.value);

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::accounts;
 use super::raw::{At, Found, Item, Source, Table};
+use super::{Environment, accounts};
 
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
+    /// Sockets that systemd passes at the start: those of one name, or all.
+    Systemd(Option<String>),
 }
 
 /// The files of a certificate, in PEM.
@@ -64,7 +66,7 @@ impl Default for Access {
 pub enum AddressError {
     /// Nothing that is known.
     #[error(
-        "expected an address with a port (\"127.0.0.1:8118\", \"[::1]:8118\"), or a socket's path (\"unix:/run/lucid-proxy/proxy.sock\")"
+        "expected an address with a port (\"127.0.0.1:8118\", \"[::1]:8118\"), a socket's path (\"unix:/run/lucid-proxy/proxy.sock\"), or \"systemd\" or \"systemd:NAME\" for what a socket unit passes"
     )]
     Unknown,
     /// The system knows no such path for a socket.
@@ -86,9 +88,17 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return socket_path(path).map(Self::Unix);
         }
-        text.parse()
-            .map(Self::Tcp)
-            .map_err(|_| AddressError::Unknown)
+        match text.strip_prefix("systemd") {
+            Some("") => Ok(Self::Systemd(None)),
+            Some(name) => match name.strip_prefix(':') {
+                Some(name) if !name.is_empty() => Ok(Self::Systemd(Some(name.to_owned()))),
+                _ => Err(AddressError::Unknown),
+            },
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| AddressError::Unknown),
+        }
     }
 }
 
@@ -108,6 +118,8 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(None) => f.write_str("systemd"),
+            Self::Systemd(Some(name)) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -137,19 +149,33 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Takes `listen` out of the file, or says a port on loopback where it is not there.
-pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Vec<Listen> {
+/// Takes `listen` out of the file. Where it is not there: what systemd passes, if it does, else a port on loopback.
+pub(super) fn check<'a>(
+    source: &mut Source<'a>,
+    root: &mut Table<'a>,
+    environment: &dyn Environment,
+) -> Vec<Listen> {
     const ACCEPTED: &str = "a list of addresses with ports, such as [\"127.0.0.1:8118\", \"[::1]:8118\"], of sockets such as \"unix:/run/lucid-proxy/proxy.sock\", or of tables with such an address";
     let Some(items) = root.items(source, "listen", ACCEPTED) else {
         // So that the keys of an entry are known.
         Keys::take(source, Table::empty("listen"));
-        return vec![Address::Tcp(([127, 0, 0, 1], 8118).into()).into()];
+        let usual = match is_activated(environment) {
+            true => Address::Systemd(None),
+            false => Address::Tcp(([127, 0, 0, 1], 8118).into()),
+        };
+        return vec![usual.into()];
     };
     let entries = items.into_iter().filter_map(|item| match item {
         Item::Text(text) => check_address(source, &text).map(Address::into),
         Item::Table(table, at) => Keys::take(source, table).check(source, &at),
     });
     entries.collect()
+}
+
+/// Whether systemd has passed sockets to this very process (sd_listen_fds(3)).
+pub(crate) fn is_activated(environment: &dyn Environment) -> bool {
+    let number = |name| environment.var(name)?.parse::<u32>().ok();
+    number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS").is_some_and(|n| n > 0)
 }
 
 fn check_address(source: &mut Source<'_>, text: &Found<String>) -> Option<Address> {
@@ -210,6 +236,10 @@ impl Keys {
                 "only for addresses with a port: what goes through a unix socket stays on this machine",
             ),
             Address::Tcp(_) => (&access[..], "only for \"unix:…\" addresses"),
+            Address::Systemd(_) => (
+                &access[..],
+                "systemd makes this socket: set SocketMode=, SocketUser= or SocketGroup= in its unit",
+            ),
         };
         for key in keys.iter().copied().flatten() {
             source.problem(Some(&key.at), &key.key, message);
@@ -296,6 +326,8 @@ mod tests {
             "[::1]:0",
             "unix:/run/lucid-proxy/proxy.sock",
             "unix:here.sock",
+            "systemd",
+            "systemd:https",
         ] {
             let address: Address = text.parse().expect(text);
             assert_eq!(address.to_string(), text);
@@ -309,6 +341,8 @@ mod tests {
             ("", AddressError::Unknown),
             ("8118", AddressError::Unknown),
             ("localhost:8118", AddressError::Unknown),
+            ("systemd:", AddressError::Unknown),
+            ("systemdx", AddressError::Unknown),
             ("unix:", AddressError::Path),
             ("unix:/a\0b", AddressError::Path),
             (&long, AddressError::Path),

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 pub use ca_file::CaFile;
 pub use http_proxy::HttpProxy;
+pub(crate) use listen::is_activated;
 pub use listen::{Access, Address, AddressError, Listen, TlsFiles};
 pub use network::{Network, Unusable, Way, Why};
 pub use no_proxy::NoProxy;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use super::StartError;
+use super::activation::{ActivationError, Passed};
 use super::listener::{Endpoint, Socket};
 use super::tls::Certificate;
 use super::unix::{self, SocketFile};
-use crate::config::{Address, Config, Listen, Scheme};
+use crate::config::{Address, Config, Listen, ProcessEnvironment, Scheme, is_activated};
 
 /// Everything that listens.
 #[derive(Debug, Default)]
@@ -65,23 +66,47 @@ fn check_exposure(config: &Config, address: SocketAddr) -> Result<(), StartError
 
 /// Makes all sockets that the configuration asks for, or none.
 pub(super) fn bind(config: &Config) -> Result<Listeners, StartError> {
+    warn_of_unused_activation(config);
     let mut listeners = Listeners::default();
+    let mut passed = None;
     for listen in &config.listen {
-        let socket = match &listen.address {
+        let sockets = match &listen.address {
             Address::Tcp(address) => {
                 check_exposure(config, *address)?;
-                Socket::Tcp(tcp(*address)?)
+                vec![Socket::Tcp(tcp(*address)?)]
             }
             Address::Unix(path) => {
                 let failed = |source| StartError::Unix(path.clone(), source);
                 let (socket, file) = unix::bind(path, listen.access).map_err(failed)?;
                 listeners.files.push(file);
-                Socket::Unix(socket)
+                vec![Socket::Unix(socket)]
             }
+            Address::Systemd(name) => passed
+                .get_or_insert_with(Passed::to_this_process)
+                .take(name.as_deref())?,
         };
-        listeners.add(listen, socket)?;
+        listeners.add(listen, sockets)?;
+    }
+    passed.map_or(Ok(()), Passed::finish)?;
+    for address in listeners
+        .bound
+        .iter()
+        .filter_map(|bound| bound.endpoint.tcp())
+    {
+        // Those of systemd are known only now.
+        check_exposure(config, address)?;
     }
     Ok(listeners)
+}
+
+/// Without it a port that systemd holds would look as if another program had it.
+fn warn_of_unused_activation(config: &Config) {
+    let is_passed = |listen: &Listen| matches!(listen.address, Address::Systemd(_));
+    if is_activated(&ProcessEnvironment) && !config.listen.iter().any(is_passed) {
+        tracing::warn!(
+            "systemd has passed sockets, and listen names none of them: add \"systemd\" to it, or leave listen out"
+        );
+    }
 }
 
 fn tcp(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -94,8 +119,8 @@ fn tcp(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 impl Listeners {
-    /// Adds the socket of an entry.
-    fn add(&mut self, listen: &Listen, socket: Socket) -> Result<(), StartError> {
+    /// Adds the sockets of one entry; they share its certificate.
+    fn add(&mut self, listen: &Listen, sockets: Vec<Socket>) -> Result<(), StartError> {
         let certificate = listen.tls.as_ref().map(Certificate::load).transpose()?;
         let tls = certificate
             .as_ref()
@@ -106,11 +131,16 @@ impl Listeners {
             Some(_) => Scheme::Https,
             None => Scheme::Http,
         };
-        self.bound.push(Bound {
-            endpoint: socket.endpoint(scheme).map_err(StartError::Worker)?,
-            socket,
-            tls,
-        });
+        for socket in sockets {
+            if let (Scheme::Https, Socket::Unix(_)) = (scheme, &socket) {
+                return Err(ActivationError::Tls.into());
+            }
+            self.bound.push(Bound {
+                endpoint: socket.endpoint(scheme).map_err(StartError::Worker)?,
+                socket,
+                tls: tls.clone(),
+            });
+        }
         Ok(())
     }
 }

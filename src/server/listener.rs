@@ -69,11 +69,8 @@ impl Socket {
             },
             Self::Unix(unix) => {
                 let address = unix.local_addr()?;
-                Endpoint::Unix(
-                    address
-                        .as_pathname()
-                        .map_or_else(PathBuf::new, PathBuf::from),
-                )
+                // A socket that systemd made may have no file.
+                Endpoint::Unix(address.as_pathname().map_or("@".into(), PathBuf::from))
             }
         })
     }

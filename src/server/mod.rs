@@ -5,6 +5,7 @@
 //! for the other. [`Server::bind`] takes the addresses, [`Server::start`] begins to serve, [`Running::shutdown`] ends
 //! it: workers finish what is under way, then the refresher finishes its rotation.
 
+mod activation;
 mod bind;
 mod connection;
 mod http2;
@@ -27,6 +28,7 @@ use crate::config::Config;
 use crate::proxy::Settings;
 use crate::tls::TlsError;
 use crate::token::refresher::{OpenError, Refresher};
+pub use activation::ActivationError;
 use bind::{Bound, Listeners};
 use connection::Bounds;
 pub use listener::Endpoint;
@@ -76,6 +78,9 @@ pub enum StartError {
     /// There can be no unix socket.
     #[error("cannot listen on unix:{}", .0.display())]
     Unix(PathBuf, #[source] SocketError),
+    /// There is no such socket from systemd.
+    #[error("cannot listen on what systemd passes")]
+    Activation(#[from] ActivationError),
     /// A listener has no usable certificate.
     #[error("cannot listen with TLS")]
     Certificate(#[from] CertificateError),

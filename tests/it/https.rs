@@ -360,7 +360,7 @@ fn keys_of_an_entry_that_do_not_fit_are_told() {
   { address = "127.0.0.1:0", certificate_file = "a" },
   { address = "127.0.0.1:0", key_file = "a", mode = "0660" },
   { address = "unix:/a", certificate_file = "a", key_file = "b", mode = "rw", group = "nobody knows" },
-  { address = "127.0.0.1:0", color = "blue" },
+  { address = "systemd:a", owner = "root", color = "blue" },
 ]"#
     .to_owned();
     let output = world.run(&["check"]);
@@ -374,6 +374,7 @@ fn keys_of_an_entry_that_do_not_fit_are_told() {
         "listen.certificate_file: only for addresses with a port",
         "listen.mode: expected permissions in octal digits, such as \"0660\"",
         "listen.group: expected the name of a group in /etc/group, or a number",
+        "listen.owner: systemd makes this socket",
         "listen.color: unknown key; accepted here: address, certificate_file, group, key_file, mode, owner",
     ] {
         assert!(errors.contains(expected), "{expected}: {errors}");

@@ -2,6 +2,7 @@
 
 mod world;
 
+mod activation;
 mod bad_input;
 mod by_proxy;
 mod clients;
