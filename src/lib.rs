@@ -24,7 +24,7 @@
 //! |---|---|
 //! | [`cli`] | the commands: one file each |
 //! | [`sandbox`] | a stand-in for Lucid, for trying and testing without an account |
-//! | [`server`] | sockets, workers, connections, the orderly end |
+//! | [`server`] | sockets, TLS, workers, connections, the orderly end |
 //! | [`proxy`] | the request path |
 //! | [`token`] | the grant |
 //! | [`dial`] | connections to upstream and token endpoint |

@@ -2,8 +2,14 @@
 //!
 //! One worker per core, each a thread with a runtime and connections to upstream of its own; a request never changes
 //! threads. What is not a request, the rotation of the grant above all, runs on one more thread, so that neither waits
-//! for the other. [`Server::bind`] takes the addresses, [`Server::start`] begins to serve, [`Running::shutdown`] ends
-//! it: workers finish what is under way, then the refresher finishes its rotation.
+//! for the other.
+//!
+//! Clients come over TCP, over TLS or through a unix socket, made here or passed by systemd, and speak HTTP/1 or, where
+//! TLS agrees on it, HTTP/2. All of it ends in one `serve` of `connection`, which watches over idle and silent clients
+//! whatever they speak; what a request is and what becomes of it is the [proxy](crate::proxy)'s.
+//!
+//! [`Server::bind`] takes the addresses, [`Server::start`] begins to serve, [`Running::shutdown`] ends it: workers finish
+//! what is under way, then the refresher finishes its rotation.
 
 mod activation;
 mod bind;
