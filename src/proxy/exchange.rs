@@ -1,10 +1,12 @@
 //! What is written down of one request and its response: one line, when both are over.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri};
-use http_body::{Body, Frame};
+use http_body::Frame;
 
 use crate::telemetry::REQUEST;
 
@@ -17,8 +19,8 @@ pub struct Exchange {
     begun: Instant,
     /// `None` until there is an answer.
     status: Option<StatusCode>,
-    /// Content bytes that the client said it would send; `None` where it did not say.
-    pub(super) received: Option<u64>,
+    /// Content bytes that came from the client.
+    pub(super) received: Rc<Cell<u64>>,
     /// Content bytes sent to the client.
     sent: u64,
     /// What became of the token's rejection, if there was one.
@@ -31,13 +33,13 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins with the request.
-    pub fn begin<B: Body>(request: &Request<B>) -> Box<Self> {
+    pub fn begin<B>(request: &Request<B>) -> Box<Self> {
         Box::new(Self {
             method: request.method().clone(),
             path: target(request.uri()).to_owned(),
             begun: Instant::now(),
             status: None,
-            received: request.body().size_hint().exact(),
+            received: Rc::default(),
             sent: 0,
             note: None,
             generation: None,
@@ -87,7 +89,7 @@ impl Drop for Exchange {
             method = self.method.as_str(),
             path = self.path,
             status = self.status.map(|status| status.as_u16()),
-            received = self.received,
+            received = self.received.get(),
             sent = self.sent,
             milliseconds = self.begun.elapsed().as_millis() as u64,
             generation = self.generation,

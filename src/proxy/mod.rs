@@ -139,6 +139,9 @@ impl Proxy {
             .then(|| Exchange::begin(&request));
         let (mut head, incoming) = request.into_parts();
         let body = RequestBody::record(&head, incoming, &self.settings.recordings);
+        if let Some(exchange) = &exchange {
+            body.count(exchange.received.clone());
+        }
         let answered = self
             .forward(&mut head, &body, guard, exchange.as_deref_mut())
             .await;

@@ -44,13 +44,10 @@ impl Proxy {
         endpoint: Endpoint,
         head: &Parts,
         body: &RequestBody,
-        mut exchange: Option<&mut Exchange>,
+        exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         check_head(endpoint, &head.method)?;
         let content = read(body.read_here(), self.settings.body_timeout).await?;
-        if let Some(exchange) = &mut exchange {
-            exchange.received = Some(content.len() as u64);
-        }
         let errand = errand(endpoint, &head.headers, &content)?;
         if errand == Errand::Introspect(None) {
             return Ok(answer(&Inactive { active: false }));

@@ -17,7 +17,7 @@ pub(super) struct RequestLine {
     path: String,
     status: Option<u64>,
     milliseconds: u64,
-    received: Option<u64>,
+    received: u64,
     sent: u64,
     generation: Option<u64>,
     note: Option<String>,
@@ -41,7 +41,7 @@ impl RequestLine {
             to,
             " {:>9} {:>10} in {:>10} out  {:<7} {}",
             duration(self.milliseconds),
-            self.received.map_or_else(|| "?".to_owned(), size),
+            size(self.received),
             size(self.sent),
             self.generation
                 .map_or_else(String::new, |number| format!("gen {number}")),
@@ -84,7 +84,7 @@ impl Visit for RequestLine {
         match field.name() {
             "status" => self.status = Some(value),
             "milliseconds" => self.milliseconds = value,
-            "received" => self.received = Some(value),
+            "received" => self.received = value,
             "sent" => self.sent = value,
             "generation" => self.generation = Some(value),
             _ => {}
@@ -154,7 +154,7 @@ mod tests {
             path: "/users".to_owned(),
             status: Some(200),
             milliseconds: 24,
-            received: Some(0),
+            received: 0,
             sent: 92,
             generation: Some(3),
             ..RequestLine::default()
@@ -169,7 +169,7 @@ mod tests {
                 method: "OPTIONS".to_owned(),
                 status: Some(503),
                 milliseconds: 99_999,
-                received: None,
+                received: 1 << 20,
                 sent: 1023 << 30,
                 generation: None,
                 note: Some("replayed".to_owned()),
@@ -178,7 +178,7 @@ mod tests {
             RequestLine {
                 status: None,
                 milliseconds: 1_000_000,
-                received: Some(123_456_789),
+                received: 123_456_789,
                 generation: Some(999),
                 ..line()
             },

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::world::raw_upstream::RawUpstream;
-use crate::world::{Serving, World};
+use crate::world::{SOON, Serving, World};
 
 fn verbose(world: &World) -> Serving {
     world.serve_with(|command| {
@@ -130,6 +130,32 @@ fn a_request_without_a_whole_answer_is_logged_as_such() {
         lines,
         ["GET      200        0 B in        3 B out  gen 1   /x  cut off"]
     );
+}
+
+#[test]
+fn what_a_client_sent_is_counted_however_it_sends() {
+    let world = World::logged_in();
+    let serving = verbose(&world);
+    let mut client = serving.connect();
+    client.request("POST /sandbox/echo", &["Transfer-Encoding: chunked"], b"");
+    client.send(b"3\r\nabc\r\n");
+    world
+        .sandbox
+        .wait_until(SOON, |counts| counts.request_body_bytes == 3);
+    client.send(b"4\r\ndefg\r\n0\r\n\r\n");
+    assert_eq!(client.response().json()["body_length"], 7);
+    // Once, although it is sent to upstream twice.
+    world.sandbox.expire_access_tokens();
+    client.ask("POST /sandbox/echo", &[], &[0; 100]);
+    // What was not looked at does not count.
+    let mut stranger = serving.connect();
+    stranger.send(b"POST /x HTTP/1.1\r\nHost: evil\r\nContent-Length: 5\r\n\r\n");
+    stranger.response();
+    let lines = request_lines(&serving.stop());
+    for (line, received) in lines.iter().zip(["  7 B in", " 100 B in", "  0 B in"]) {
+        assert!(line.contains(received), "{lines:?}");
+    }
+    assert!(lines[1].ends_with("replayed"), "{lines:?}");
 }
 
 #[test]

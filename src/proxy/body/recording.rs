@@ -1,7 +1,9 @@
 //! One request body and its recording, for all attempts to send it.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -27,6 +29,8 @@ pub(super) struct Recording<B = Incoming> {
     pub(super) recorder: Recorder,
     /// How many bytes have come.
     pub(super) passed: u64,
+    /// Where they are counted too, if anybody wants to know.
+    pub(super) received: Option<Rc<Cell<u64>>>,
     pub(super) trailers: Option<HeaderMap>,
     pub(super) client: Client,
     /// Keeps the content with the client until upstream wants it.
@@ -170,6 +174,7 @@ where
             length,
             recorder: Recorder::new(recordings, length),
             passed: 0,
+            received: None,
             trailers: None,
             client: Client::Sending,
             expectation,
@@ -240,6 +245,9 @@ where
         match frame.into_data() {
             Ok(data) => {
                 self.passed += data.len() as u64;
+                if let Some(received) = &self.received {
+                    received.set(self.passed);
+                }
                 self.recorder.keep(&data);
                 Some(Frame::data(data))
             }

@@ -1,6 +1,6 @@
 //! A request body on its way to upstream, recorded while it passes (rules F4 and F5).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,6 +117,13 @@ impl RequestBody {
     /// Why the body cannot be sent again, where that is so.
     pub fn lost(&self) -> Option<Lost> {
         self.0.as_ref()?.borrow().lost()
+    }
+
+    /// Counts the content bytes that come from the client from now on.
+    pub fn count(&self, received: Rc<Cell<u64>>) {
+        if let Some(recording) = &self.0 {
+            recording.borrow_mut().received = Some(received);
+        }
     }
 
     /// Whether more is to come from the client, or to be handed on.
