@@ -91,9 +91,11 @@ fn f01_f03_a_request_and_its_answer_pass_without_what_is_about_one_connection() 
         [
             "GET /a%2Fb/../c?q=%20&& HTTP/1.1",
             &format!("authorization: Bearer {token}"),
+            "connection: te",
             "cookie: a=1; b=2",
             &format!("host: {host}"),
             "lucid-api-version: 1",
+            "te: trailers",
             "via: 2.0 lucid-proxy",
             "x-twice: b",
             "x-twice: a",
