@@ -11,7 +11,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::body::Outgoing;
@@ -41,6 +41,8 @@ pub(super) struct Shared {
     connections: RefCell<Vec<Rc<Multiplexed>>>,
     /// One is opened at a time: whoever has waited for it uses the one that was opened.
     turn: Semaphore,
+    /// Told when a place becomes free.
+    freed: Rc<Notify>,
 }
 
 impl Shared {
@@ -48,6 +50,7 @@ impl Shared {
         Self {
             connections: RefCell::new(Vec::new()),
             turn: Semaphore::new(1),
+            freed: Rc::default(),
         }
     }
 
@@ -59,12 +62,24 @@ impl Shared {
             .filter(|connection| connection.has_room());
         with_room
             .min_by_key(|connection| connection.streams.get())
-            .map(Lease::new)
+            .map(|connection| Lease::new(connection, &self.freed))
     }
 
-    /// The turn to open a connection; `None` never, since nobody closes the queue for it.
-    pub(super) async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        self.turn.acquire().await.ok()
+    /// A place, as soon as one is free, or the turn to open a connection, whichever comes first.
+    pub(super) async fn place_or_turn(&self) -> Entry<'_> {
+        loop {
+            let turn = tokio::select! {
+                biased;
+                turn = self.turn.acquire() => Some(turn.expect("nobody closes the queue for it")),
+                () = self.freed.notified() => None,
+            };
+            match (self.lease(), turn) {
+                (Some(lease), _) => return Entry::Place(lease),
+                (None, Some(turn)) => return Entry::Turn(turn),
+                // Somebody else was faster.
+                (None, None) => {}
+            }
+        }
     }
 
     /// Takes a connection in, and a place on it.
@@ -74,7 +89,7 @@ impl Shared {
         // Those that upstream has closed, or is about to, take no more requests.
         connections.retain(|connection| !connection.is_closed());
         connections.push(connection.clone());
-        Lease::new(&connection)
+        Lease::new(&connection, &self.freed)
     }
 
     /// Lets go of connections that are closed, or have not been used for `idle`; whether any is left. Each ends when
@@ -84,6 +99,15 @@ impl Shared {
         connections.retain(|connection| !connection.is_closed() && !connection.is_idle(idle));
         !connections.is_empty()
     }
+}
+
+/// How a request that found no room goes on.
+#[derive(Debug)]
+pub(super) enum Entry<'a> {
+    /// There is room by now.
+    Place(Lease),
+    /// It may open a connection, and nobody else may while it holds this.
+    Turn(SemaphorePermit<'a>),
 }
 
 /// One connection.
@@ -165,16 +189,22 @@ impl Multiplexed {
 pub(super) struct Lease(Rc<Place>);
 
 #[derive(Debug)]
-struct Place(Rc<Multiplexed>);
+struct Place {
+    connection: Rc<Multiplexed>,
+    freed: Rc<Notify>,
+}
 
 impl Lease {
-    fn new(connection: &Rc<Multiplexed>) -> Self {
+    fn new(connection: &Rc<Multiplexed>, freed: &Rc<Notify>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
-        Self(Rc::new(Place(connection.clone())))
+        Self(Rc::new(Place {
+            connection: connection.clone(),
+            freed: freed.clone(),
+        }))
     }
 
     fn connection(&self) -> &Multiplexed {
-        &self.0.0
+        &self.0.connection
     }
 
     /// Whether the connection has answered a request before.
@@ -209,8 +239,10 @@ impl Lease {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-        self.0.idle_since.set(Instant::now());
+        let connection = &self.connection;
+        connection.streams.set(connection.streams.get() - 1);
+        connection.idle_since.set(Instant::now());
+        self.freed.notify_one();
     }
 }
 
@@ -244,5 +276,41 @@ where
         tokio::task::spawn_local(async {
             task.await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::dial;
+
+    #[tokio::test(flavor = "local")]
+    async fn whoever_waits_for_a_connection_to_be_opened_takes_a_place_that_becomes_free() {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = upstream.local_addr().expect("an address");
+        let tcp = TcpStream::connect(address).await.expect("a connection");
+        let stream = Stream::from(dial::Stream::Plain(tcp));
+        let connection = Multiplexed::begin(stream).await.expect("a beginning");
+        let shared = Shared::new();
+        let mut places = vec![shared.add(connection)];
+        while let Some(place) = shared.lease() {
+            places.push(place);
+        }
+        assert_eq!(places.len(), MOST_STREAMS);
+        let Entry::Turn(turn) = shared.place_or_turn().await else {
+            panic!("there is no place");
+        };
+        let mut waiting = pin!(shared.place_or_turn());
+        poll_fn(|cx| {
+            assert!(waiting.as_mut().poll(cx).is_pending(), "nothing is free");
+            std::task::Poll::Ready(())
+        })
+        .await;
+        places.pop();
+        assert!(matches!(waiting.await, Entry::Place(_)));
+        drop(turn);
+        assert!(matches!(shared.place_or_turn().await, Entry::Place(_)));
     }
 }

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::body::{BodyError, Failed, Outgoing, RequestBody};
 use super::connection::{Bounds, Connection, Opened, Target, nobody};
 use super::leash::Leash;
-use super::multiplexed::{self, Lease, Shared};
+use super::multiplexed::{self, Entry, Lease, Shared};
 use super::send_error::SendError;
 
 /// How often a request is sent at the most, however often upstream says that it has not looked at it.
@@ -118,13 +118,12 @@ impl Upstream {
         }
         let bound = self.target.bounds().connect;
         // Whoever opens one is bound by the same time.
-        let turn = tokio::time::timeout(bound, self.shared.turn()).await;
-        let turn = turn.map_err(|_| self.target.connect_timeout())?;
-        if let Some(lease) = self.shared.lease() {
-            return Ok(Way::Among(lease));
-        }
-        // Others that wait for a protocol that does not share are not to wait for each other.
-        let turn = turn.filter(|_| self.shares.get());
+        let entry = tokio::time::timeout(bound, self.shared.place_or_turn()).await;
+        let turn = match entry.map_err(|_| self.target.connect_timeout())? {
+            Entry::Place(lease) => return Ok(Way::Among(lease)),
+            // Others that wait for a protocol that does not share are not to wait for each other.
+            Entry::Turn(turn) => self.shares.get().then_some(turn),
+        };
         let opened = self.connect().await;
         drop(turn);
         opened
