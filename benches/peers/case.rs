@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::content::Content;
+
 /// The token that every proxy has to send. As long as Lucid's are, about 400 characters, it would be most of the head;
 /// this one has the length of a usual opaque token.
 pub(crate) const TOKEN: &str = "peers-0123456789abcdef0123456789abcdef0123456789";
@@ -16,10 +18,24 @@ pub(crate) struct Case {
     method: &'static str,
     path: &'static str,
     /// What is sent; empty where the method has no content.
-    pub(crate) content: Vec<u8>,
+    pub(crate) content: Content,
     /// What is answered.
-    pub(crate) answer: Vec<u8>,
+    pub(crate) answer: Content,
+    /// How much of it there is.
+    pub(crate) load: Load,
 }
+
+/// How often a case happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    /// As often as can be, for some time, on that many connections at once.
+    Crowd(usize),
+    /// Once.
+    Single,
+}
+
+/// More than any proxy may be set up to record or to buffer.
+const GIB: usize = 1 << 30;
 
 /// What a proxy changes in a request head, and so what the client says or leaves to the proxy.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +54,9 @@ pub(crate) fn all() -> Vec<Case> {
             title: "GET, 1 KiB of JSON in the answer",
             method: "GET",
             path: "/users?pageSize=20",
-            content: Vec::new(),
+            content: Content::empty(),
             answer: json(1024),
+            load: Load::Crowd(64),
         },
         Case {
             name: "D",
@@ -48,6 +65,25 @@ pub(crate) fn all() -> Vec<Case> {
             path: "/documents",
             content: json(2048),
             answer: json(1024),
+            load: Load::Crowd(64),
+        },
+        Case {
+            name: "U",
+            title: "POST of 1 GiB, nothing buffered",
+            method: "POST",
+            path: "/files/upload",
+            content: Content::noise(GIB),
+            answer: json(1024),
+            load: Load::Single,
+        },
+        Case {
+            name: "V",
+            title: "GET, 1 GiB in the answer, nothing buffered",
+            method: "GET",
+            path: "/files/download",
+            content: Content::empty(),
+            answer: Content::noise(GIB),
+            load: Load::Single,
         },
     ]
 }
@@ -58,8 +94,8 @@ impl Case {
         format!("{} {} HTTP/1.1", self.method, self.path)
     }
 
-    /// The whole request as a client writes it.
-    pub(crate) fn request(&self, head: Head) -> Vec<u8> {
+    /// The request as a client writes it, up to its content.
+    pub(crate) fn request_head(&self, head: Head) -> Vec<u8> {
         let mut request = format!("{}\r\n", self.request_line());
         match head {
             Head::ForProxy(address) => request.push_str(&format!("Host: {address}\r\n")),
@@ -69,18 +105,18 @@ impl Case {
             )),
         }
         request.push_str("User-Agent: peers\r\nAccept: application/json\r\n");
-        if !self.content.is_empty() {
+        if self.content.length() > 0 {
             request.push_str(&format!(
                 "Content-Type: application/json\r\nContent-Length: {}\r\n",
-                self.content.len()
+                self.content.length()
             ));
         }
         request.push_str("\r\n");
-        [request.as_bytes(), &self.content].concat()
+        request.into_bytes()
     }
 
-    /// The whole response as upstream writes it.
-    pub(crate) fn response(&self) -> Vec<u8> {
+    /// The response as upstream writes it, up to its content.
+    pub(crate) fn response_head(&self) -> Vec<u8> {
         let head = format!(
             "HTTP/1.1 200 OK\r\n\
              Date: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
@@ -88,9 +124,9 @@ impl Case {
              Content-Length: {}\r\n\
              X-Request-Id: 5f0c0f6e-6d2b-4d5c-9a51-6f6f5f1c7a90\r\n\
              \r\n",
-            self.answer.len()
+            self.answer.length()
         );
-        [head.as_bytes(), &self.answer].concat()
+        head.into_bytes()
     }
 }
 
@@ -100,7 +136,8 @@ pub(crate) fn authorization() -> String {
 }
 
 /// An object of exactly `length` bytes.
-fn json(length: usize) -> Vec<u8> {
+fn json(length: usize) -> Content {
     let frame = r#"{"text":""}"#;
-    format!(r#"{{"text":"{}"}}"#, "x".repeat(length - frame.len())).into_bytes()
+    let text = "x".repeat(length - frame.len());
+    Content::from(format!(r#"{{"text":"{text}"}}"#).into_bytes())
 }

@@ -6,15 +6,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::JoinSet;
 
+use crate::case::Load;
+use crate::content::Content;
 use crate::wire::Reader;
 
-/// How many connections there are at once.
-pub(crate) const CONNECTIONS: usize = 64;
 /// What is not measured at the beginning: connections are opened, here and towards upstream.
 const LEAD_IN: Duration = Duration::from_millis(250);
 
@@ -22,8 +21,10 @@ const LEAD_IN: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    pub(crate) request: Vec<u8>,
-    pub(crate) answer: Vec<u8>,
+    pub(crate) request_head: Vec<u8>,
+    pub(crate) content: Content,
+    pub(crate) answer: Content,
+    pub(crate) load: Load,
 }
 
 /// What happened while it was measured, with what `sample` said before and after.
@@ -46,7 +47,7 @@ struct Traffic {
     latencies: RefCell<Vec<u32>>,
 }
 
-/// Loads a proxy for `period`.
+/// Loads a proxy for `period`, or once.
 ///
 /// # Errors
 ///
@@ -69,27 +70,27 @@ async fn measure<S>(
 ) -> anyhow::Result<Measured<S>> {
     let traffic = Rc::new(Traffic::default());
     let mut clients = JoinSet::new();
-    for _ in 0..CONNECTIONS {
+    let Load::Crowd(connections) = target.load else {
+        traffic.measured.set(true);
+        traffic.ended.set(true);
+        let (begun, before) = (Instant::now(), sample()?);
+        client(target, traffic.clone()).await?;
+        return Ok(traffic.measured(begun, before, sample()?));
+    };
+    for _ in 0..connections {
         clients.spawn_local(client(target.clone(), traffic.clone()));
     }
     pass(LEAD_IN, &mut clients).await?;
     traffic.measured.set(true);
-    let (begun, before, first) = (Instant::now(), sample()?, traffic.answered.get());
+    traffic.answered.set(0);
+    let (begun, before) = (Instant::now(), sample()?);
     pass(period, &mut clients).await?;
-    let (elapsed, after, last) = (begun.elapsed(), sample()?, traffic.answered.get());
+    let measured = traffic.measured(begun, before, sample()?);
     traffic.ended.set(true);
     while let Some(ended) = clients.join_next().await {
         ended??;
     }
-    let mut latencies = traffic.latencies.take();
-    latencies.sort_unstable();
-    Ok(Measured {
-        requests: last - first,
-        elapsed,
-        before,
-        after,
-        latencies,
-    })
+    Ok(measured)
 }
 
 /// Lets time pass; a client that ends in it has failed.
@@ -105,25 +106,42 @@ async fn client(target: Rc<Target>, traffic: Rc<Traffic>) -> anyhow::Result<()> 
     stream.set_nodelay(true)?;
     let mut reader = Reader::new();
     let mut sent = Instant::now();
-    while !traffic.ended.get() {
-        stream.write_all(&target.request).await?;
-        let answer = reader.next(&mut stream).await?;
-        let answer = answer.context("the proxy closed the connection instead of answering")?;
-        let start = String::from_utf8_lossy(answer.start);
+    loop {
+        let content = &target.content;
+        content
+            .write_behind(&target.request_head, &mut stream)
+            .await?;
+        let head = reader.head(&mut stream).await?;
+        let head = head.context("the proxy closed the connection instead of answering")?;
+        let start = String::from_utf8_lossy(head.start);
         ensure!(start.starts_with("HTTP/1.1 200 "), "the answer is {start}");
         ensure!(
-            answer.content == target.answer,
+            reader.content_is(&target.answer, &mut stream).await?,
             "the content of the answer is not upstream's"
         );
         // One clock for both: the next request leaves when this answer was read.
         let now = Instant::now();
         traffic.count(now - sent);
         sent = now;
+        if traffic.ended.get() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 impl Traffic {
+    fn measured<S>(&self, begun: Instant, before: S, after: S) -> Measured<S> {
+        let mut latencies = self.latencies.take();
+        latencies.sort_unstable();
+        Measured {
+            requests: self.answered.get(),
+            elapsed: begun.elapsed(),
+            before,
+            after,
+            latencies,
+        }
+    }
+
     fn count(&self, latency: Duration) {
         self.answered.set(self.answered.get() + 1);
         if self.measured.get() {

@@ -1,15 +1,15 @@
 //! Compares lucid-proxy with nginx, haproxy, and a relay that only copies bytes.
 //!
 //! ```text
-//! cargo bench --bench peers                        seven rounds, about three minutes
+//! cargo bench --bench peers                        seven rounds, about four minutes
 //! cargo bench --bench peers -- --quick             three short rounds
 //! cargo bench --bench peers -- --case A --only lucid-proxy --seconds 30 --binary FILE
 //! ```
 //!
 //! Every proxy does the same job on one thread: another `Host`, an `Authorization` with a token, kept connections on
-//! both sides, no log. Requests come from [`load`] and go to [`upstream`], both in this process; each proxy is a
-//! process of its own. What counts is the proxy's CPU time per request: on a machine that also runs the load,
-//! throughput and latency say as much about the load as about the proxy.
+//! both sides, no log; what is large is buffered by nobody. Requests come from [`load`] and go to [`upstream`], both in
+//! this process; each proxy is a process of its own. What counts is the proxy's CPU time per request: on a machine that
+//! also runs the load, throughput and latency say as much about the load as about the proxy.
 //!
 //! Absolute times depend on the machine and on what else it does. The proxies take turns, every round in another
 //! order, and are compared within a round; the ratios are what can be compared between machines.
@@ -18,6 +18,7 @@
 //! run. No time does. A peer that is not installed is left out. All rounds are kept in `target/peers.json`.
 
 mod case;
+mod content;
 mod load;
 mod peer;
 mod relay;

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::case::Case;
-use crate::load::CONNECTIONS;
+use crate::case::{Case, Load};
 use crate::peer::Kind;
 use crate::rounds::{Measurement, Plan, Results};
 
@@ -16,11 +15,20 @@ pub(crate) fn print(plan: &Plan, results: &Results) {
         println!("{:<12} {version}", kind.name());
     }
     for case in &plan.cases {
-        println!(
-            "\ncase {}: {}; {CONNECTIONS} connections; {} rounds of {:?}",
-            case.name, case.title, plan.rounds, plan.period
-        );
-        print_table(case, results);
+        let load = match case.load {
+            Load::Crowd(connections) => {
+                format!(
+                    "{connections} connections; {} rounds of {:?}",
+                    plan.rounds, plan.period
+                )
+            }
+            Load::Single => format!("{} times", plan.rounds),
+        };
+        println!("\ncase {}: {}; {load}", case.name, case.title);
+        match case.load {
+            Load::Crowd(_) => print_table(case, results),
+            Load::Single => print_singles(case, results),
+        }
         print_ratios(case, results);
     }
 }
@@ -42,6 +50,26 @@ fn print_table(case: &Case, results: &Results) {
             of(|round| round.busy).median * 100.0,
             of(|round| round.p50_micros).median,
             of(|round| round.p99_micros).median,
+            of(|round| round.rss_kib as f64).median / 1024.0,
+            of(|round| round.peak_rss_kib as f64).highest / 1024.0,
+        );
+    }
+}
+
+fn print_singles(case: &Case, results: &Results) {
+    println!(
+        "{:<12} {:>20} {:>20} {:>9} {:>9}",
+        "", "CPU ms", "ms", "RSS", "peak"
+    );
+    for (kind, _) in &results.peers {
+        let of = |value: fn(&Measurement) -> f64| {
+            Spread::of(results.rounds(case, *kind).map(value).collect())
+        };
+        println!(
+            "{:<12} {:>20} {:>20} {:>5.1} MiB {:>5.1} MiB",
+            kind.name(),
+            of(|round| round.cpu_micros_per_request / 1e3).show(0),
+            of(|round| 1e3 / round.requests_per_second).show(0),
             of(|round| round.rss_kib as f64).median / 1024.0,
             of(|round| round.peak_rss_kib as f64).highest / 1024.0,
         );
@@ -79,7 +107,6 @@ pub(crate) fn save(plan: &Plan, results: &Results) -> anyhow::Result<()> {
         .collect();
     let document = serde_json::json!({
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "connections": CONNECTIONS,
         "seconds": plan.period.as_secs_f64(),
         "versions": versions,
         "measurements": results.measurements,

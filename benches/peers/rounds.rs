@@ -96,8 +96,10 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Results> {
 fn measure(peer: &Peer, case: &Case, round: u32, period: Duration) -> anyhow::Result<Measurement> {
     let target = Target {
         address: peer.address,
-        request: case.request(peer.head),
+        request_head: case.request_head(peer.head),
+        content: case.content.clone(),
         answer: case.answer.clone(),
+        load: case.load,
     };
     let proxy = peer.kind.name();
     let measured = load::run(target, period, || usage::cpu_time(peer.pid()))

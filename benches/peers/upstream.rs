@@ -4,15 +4,17 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::case::{Case, authorization};
-use crate::wire::{Message, Reader};
+use crate::content::Content;
+use crate::wire::{Head, Reader};
 
 /// What clients see of a violation as well, though it is counted here.
-const VIOLATION: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+const VIOLATION: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// A server on a thread of its own, which lasts as long as the process.
 #[derive(Debug)]
@@ -32,8 +34,9 @@ struct Expected {
 
 struct Exchange {
     request_line: String,
-    content: Vec<u8>,
-    response: Vec<u8>,
+    content: Content,
+    response_head: Vec<u8>,
+    answer: Content,
 }
 
 impl Upstream {
@@ -79,12 +82,9 @@ async fn accept(listener: StdListener, expected: Arc<Expected>) -> anyhow::Resul
 async fn serve(mut stream: TcpStream, expected: Arc<Expected>) {
     let mut reader = Reader::new();
     loop {
-        let response = match reader.next(&mut stream).await {
-            Ok(Some(request)) => expected.answer(&request),
-            Ok(None) | Err(_) => return,
-        };
-        if stream.write_all(response).await.is_err() {
-            return;
+        match expected.serve_one(&mut reader, &mut stream).await {
+            Ok(true) => {}
+            Ok(false) | Err(_) => return,
         }
     }
 }
@@ -94,7 +94,8 @@ impl Expected {
         let exchanges = cases.iter().map(|case| Exchange {
             request_line: case.request_line(),
             content: case.content.clone(),
-            response: case.response(),
+            response_head: case.response_head(),
+            answer: case.answer.clone(),
         });
         Self {
             host: address.to_string(),
@@ -104,38 +105,49 @@ impl Expected {
         }
     }
 
-    fn answer(&self, request: &Message<'_>) -> &[u8] {
-        self.check(request).unwrap_or_else(|violation| {
-            if self.violations.fetch_add(1, Ordering::Relaxed) == 0 {
-                eprintln!("upstream: {violation:#}");
+    /// Answers the next request; says whether another may follow.
+    async fn serve_one(&self, reader: &mut Reader, stream: &mut TcpStream) -> anyhow::Result<bool> {
+        let Some(head) = reader.head(stream).await? else {
+            return Ok(false);
+        };
+        let checked = match self.check(&head) {
+            Ok(exchange) if reader.content_is(&exchange.content, stream).await? => Ok(exchange),
+            Ok(_) => Err(anyhow!("other content than was sent")),
+            Err(violation) => Err(violation),
+        };
+        match checked {
+            Ok(exchange) => {
+                let answer = &exchange.answer;
+                answer.write_behind(&exchange.response_head, stream).await?;
+                Ok(true)
             }
-            VIOLATION
-        })
+            Err(violation) => {
+                if self.violations.fetch_add(1, Ordering::Relaxed) == 0 {
+                    eprintln!("upstream: {violation:#}");
+                }
+                stream.write_all(VIOLATION).await?;
+                Ok(false)
+            }
+        }
     }
 
-    fn check(&self, request: &Message<'_>) -> anyhow::Result<&[u8]> {
+    fn check(&self, head: &Head<'_>) -> anyhow::Result<&Exchange> {
         ensure!(
-            request.only("host")? == self.host.as_bytes(),
+            head.only("host")? == self.host.as_bytes(),
             "another Host than {}",
             self.host
         );
         ensure!(
-            request.only("authorization")? == self.authorization.as_bytes(),
+            head.only("authorization")? == self.authorization.as_bytes(),
             "another Authorization than {}",
             self.authorization
         );
-        let exchange = self
-            .exchanges
+        self.exchanges
             .iter()
-            .find(|exchange| request.start == exchange.request_line.as_bytes())
+            .find(|exchange| head.start == exchange.request_line.as_bytes())
             .with_context(|| {
-                let start = String::from_utf8_lossy(request.start);
+                let start = String::from_utf8_lossy(head.start);
                 format!("another request line than any case has: {start}")
-            })?;
-        ensure!(
-            request.content == exchange.content,
-            "other content than was sent"
-        );
-        Ok(&exchange.response)
+            })
     }
 }

@@ -4,24 +4,29 @@ use anyhow::{Context, ensure};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// Room for any message of the bench with a head twice as long as any proxy makes it.
-const BUFFER: usize = 16 << 10;
+use crate::content::Content;
+
+/// Room for any head of the bench, however long a proxy makes it, and for content as it comes.
+const BUFFER: usize = 64 << 10;
 
 /// The receiving side of a connection.
 #[derive(Debug)]
 pub(crate) struct Reader {
     buffer: Box<[u8]>,
+    /// What was read.
     filled: usize,
+    /// Where the content of the message under way begins.
+    content: usize,
+    /// How long it is.
+    length: usize,
 }
 
-/// A message as it lies in the buffer.
+/// A message's head as it lies in the buffer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Message<'a> {
+pub(crate) struct Head<'a> {
     /// The first line, without its end.
     pub(crate) start: &'a [u8],
     fields: &'a [u8],
-    /// All of the content.
-    pub(crate) content: &'a [u8],
 }
 
 impl Reader {
@@ -29,43 +34,58 @@ impl Reader {
         Self {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             filled: 0,
+            content: 0,
+            length: 0,
         }
     }
 
-    /// Reads the next message; `None` when the other side has closed instead. What was read before is overwritten: no
-    /// side of the bench sends a message before the last one was answered, so nothing lies behind it.
-    pub(crate) async fn next(
+    /// Reads the next message's head; `None` when the other side has closed instead. What was read before is overwritten:
+    /// no side of the bench sends a message before the last one was answered, so nothing lies behind it.
+    pub(crate) async fn head(
         &mut self,
         stream: &mut TcpStream,
-    ) -> anyhow::Result<Option<Message<'_>>> {
+    ) -> anyhow::Result<Option<Head<'_>>> {
         self.filled = 0;
-        let (head, length) = loop {
-            ensure!(
-                self.filled < BUFFER,
-                "a message of more than {BUFFER} bytes"
-            );
+        let head = loop {
+            ensure!(self.filled < BUFFER, "a head of more than {BUFFER} bytes");
             let read = stream.read(&mut self.buffer[self.filled..]).await?;
             if read == 0 {
                 ensure!(self.filled == 0, "a message was cut off");
                 return Ok(None);
             }
             self.filled += read;
-            if let Some(whole) = whole(&self.buffer[..self.filled])? {
-                break whole;
+            let mut ends = self.buffer[..self.filled].windows(4);
+            if let Some(blank) = ends.position(|four| four == b"\r\n\r\n") {
+                break blank + 4;
             }
         };
-        ensure!(self.filled == length, "more bytes than one message has");
         let (start, fields) = split_line(&self.buffer[..head]);
-        let content = &self.buffer[head..length];
-        Ok(Some(Message {
-            start,
-            fields,
-            content,
-        }))
+        self.content = head;
+        self.length = length(fields)?;
+        Ok(Some(Head { start, fields }))
+    }
+
+    /// Reads the content behind the head, and says whether it is the expected one.
+    pub(crate) async fn content_is(
+        &mut self,
+        expected: &Content,
+        stream: &mut TcpStream,
+    ) -> anyhow::Result<bool> {
+        let mut same = self.length == expected.length();
+        let mut place = self.filled - self.content;
+        same &= expected.has_at(0, &self.buffer[self.content..self.filled]);
+        while place < self.length {
+            let read = stream.read(&mut self.buffer).await?;
+            ensure!(read > 0, "a message was cut off");
+            same &= expected.has_at(place, &self.buffer[..read]);
+            place += read;
+        }
+        ensure!(place == self.length, "more bytes than one message has");
+        Ok(same)
     }
 }
 
-impl<'a> Message<'a> {
+impl<'a> Head<'a> {
     /// The one value of a field.
     pub(crate) fn only(&self, name: &str) -> anyhow::Result<&'a [u8]> {
         let mut values = values(self.fields, name);
@@ -75,23 +95,16 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Where the head ends and where the message ends, if all of it is there.
-fn whole(bytes: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
-    let Some(blank) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let head = blank + 4;
-    let fields = split_line(&bytes[..head]).1;
+/// How long the content is that follows these fields.
+fn length(fields: &[u8]) -> anyhow::Result<usize> {
     ensure!(
         values(fields, "transfer-encoding").next().is_none(),
         "a message in chunks, where its length was known"
     );
-    let content = match values(fields, "content-length").next() {
-        Some(length) => std::str::from_utf8(length)?.parse()?,
-        None => 0,
-    };
-    let length = head + content;
-    Ok((length <= bytes.len()).then_some((head, length)))
+    match values(fields, "content-length").next() {
+        Some(length) => Ok(std::str::from_utf8(length)?.parse()?),
+        None => Ok(0),
+    }
 }
 
 fn values<'a>(fields: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {

@@ -74,6 +74,16 @@ http {{
             proxy_set_header Host "{upstream}";
             proxy_set_header Authorization "{authorization}";
         }}
+        location /files/ {{
+            client_max_body_size 0;
+            proxy_request_buffering off;
+            proxy_buffering off;
+            proxy_pass http://api;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host "{upstream}";
+            proxy_set_header Authorization "{authorization}";
+        }}
     }}
 }}
 "#
