@@ -124,6 +124,14 @@ impl fmt::Display for Address {
     }
 }
 
+impl Listen {
+    /// Whether both cannot be had: free ports can, as often as one likes.
+    fn excludes(&self, other: &Self) -> bool {
+        let is_free_port = matches!(self.address, Address::Tcp(address) if address.port() == 0);
+        self.address == other.address && !is_free_port
+    }
+}
+
 impl From<Address> for Listen {
     fn from(address: Address) -> Self {
         Self {
@@ -165,11 +173,23 @@ pub(super) fn check<'a>(
         };
         return vec![usual.into()];
     };
-    let entries = items.into_iter().filter_map(|item| match item {
-        Item::Text(text) => check_address(source, &text).map(Address::into),
-        Item::Table(table, at) => Keys::take(source, table).check(source, &at),
-    });
-    entries.collect()
+    let mut entries: Vec<Listen> = Vec::new();
+    for item in items {
+        let (entry, at) = match item {
+            Item::Text(text) => (
+                check_address(source, &text).map(Address::into),
+                text.at.clone(),
+            ),
+            Item::Table(table, at) => (Keys::take(source, table).check(source, &at), at),
+        };
+        let Some(entry) = entry else { continue };
+        if entries.iter().any(|earlier| earlier.excludes(&entry)) {
+            let message = format!("{} stands here twice; leave one out", entry.address);
+            source.problem(Some(&at), "listen", message);
+        }
+        entries.push(entry);
+    }
+    entries
 }
 
 /// Whether systemd has passed sockets to this very process (sd_listen_fds(3)).

@@ -150,3 +150,18 @@ fn an_entry_of_listen_is_a_string_or_a_table_in_either_form() {
         (0o600, false)
     );
 }
+
+#[test]
+fn an_address_that_stands_twice_is_named() {
+    let problems = |text| {
+        Config::parse(text, None, &environment(), Need::Everything)
+            .map_or_else(|errors| errors.to_string(), |_| String::new())
+    };
+    let twice = problems("listen = [\"unix:c\", \"[::1]:80\",\n { address = \"unix:c\" }]");
+    assert!(
+        twice.contains("line 2, column 2: listen: unix:c stands here twice; leave one out"),
+        "{twice}"
+    );
+    let different = "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"[::1]:80\", \"[::1]:81\"]";
+    assert_eq!(problems(different), "");
+}
