@@ -184,6 +184,17 @@ impl Connection {
         Pin::new(&mut *self.driver).poll(cx)
     }
 
+    /// Drives it to the end of what is under way.
+    pub(super) fn finish(self) -> impl Future<Output = ()> {
+        let Self { sender, driver, .. } = self;
+        // As long as there is somebody who could ask for more, it would wait for that.
+        drop(sender);
+        async move {
+            // How it ends, whoever reads the answer hears.
+            let _ = driver.await;
+        }
+    }
+
     /// Whether the connection can take a request now. Driving it with nobody to wake shows an end that has come since
     /// it was last driven; nothing else is due on a connection between two exchanges.
     pub(super) fn is_ready(&mut self) -> bool {

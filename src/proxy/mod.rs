@@ -38,6 +38,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, OAuth2Endpoint, Origin, Scheme};
 use crate::token::Grant;
@@ -102,6 +103,8 @@ pub struct Proxy {
     upstream: Rc<Upstream>,
     /// Counts the requests that are on their way with a token.
     lane: Lane,
+    /// Where tasks are kept that are waited for at the end.
+    tasks: TaskTracker,
     /// When it was last said that upstream fails.
     warned: Cell<Option<Instant>>,
 }
@@ -110,14 +113,15 @@ pub struct Proxy {
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
 impl Proxy {
-    /// A proxy with connections of its own.
-    pub fn new(settings: Settings) -> Self {
-        let upstream = Rc::new(Upstream::new(settings.target.clone()));
+    /// A proxy with connections of its own. What it has to do after an answer, it does in `tasks`.
+    pub fn new(settings: Settings, tasks: TaskTracker) -> Self {
+        let upstream = Rc::new(Upstream::new(settings.target.clone(), tasks.clone()));
         let lane = settings.grant.lane();
         Self {
             settings,
             upstream,
             lane,
+            tasks,
             warned: Cell::new(None),
         }
     }
@@ -163,7 +167,7 @@ impl Proxy {
         if body.is_unfinished() {
             // The client's connection lasts as long as this does, and is waited for at the end.
             response.body_mut().then_carry_on(body.clone());
-            tokio::task::spawn_local(linger::carry_on(
+            self.tasks.spawn_local(linger::carry_on(
                 body,
                 self.settings.body_timeout,
                 self.settings.linger,
@@ -263,7 +267,7 @@ impl Proxy {
             &self.settings.host,
             head.uri.path(),
         );
-        if head.uri.authority().is_some() {
+        if head.uri.authority().is_some() || head.uri.path().is_empty() {
             head.uri = origin_form(&head.uri);
         }
         head.version = Version::HTTP_11;
@@ -344,11 +348,13 @@ impl Asked {
     }
 }
 
+/// RFC 9112 section 3.2.1.
 fn origin_form(uri: &Uri) -> Uri {
-    uri.path_and_query()
-        .cloned()
-        .unwrap_or_else(|| PathAndQuery::from_static("/"))
-        .into()
+    match uri.path_and_query() {
+        // What stood before a fragment can be nothing, and shows as `/` without being it.
+        Some(target) if target.as_str() != "/" => target.clone().into(),
+        _ => PathAndQuery::from_static("/").into(),
+    }
 }
 
 /// RFC 9110 section 9.2.2.

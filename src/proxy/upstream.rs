@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::body::{BodyError, Failed, Outgoing, RequestBody};
 use super::connection::{Bounds, Connection, Opened, Target, nobody};
@@ -42,17 +42,20 @@ pub struct Upstream {
     shares: Cell<bool>,
     /// Told when the first connection comes into an empty pool.
     filled: Notify,
+    /// Where tasks are kept that are waited for at the end.
+    tasks: TaskTracker,
 }
 
 impl Upstream {
     /// An empty pool.
-    pub fn new(target: Arc<Target>) -> Self {
+    pub fn new(target: Arc<Target>, tasks: TaskTracker) -> Self {
         Self {
             shares: Cell::new(target.may_speak_http2()),
             target,
             idle: RefCell::new(Vec::new()),
             shared: Shared::new(),
             filled: Notify::new(),
+            tasks,
         }
     }
 
@@ -224,8 +227,12 @@ impl Upstream {
 
     fn give_back(&self, mut connection: Connection) {
         // Most often it has been driven to that point already.
-        if !connection.sender.is_ready() && !connection.is_ready() {
-            return;
+        if !connection.sender.is_ready() {
+            match connection.drive(&mut nobody()) {
+                Poll::Ready(_) => return,
+                Poll::Pending if connection.sender.is_ready() => {}
+                Poll::Pending => return self.see_out(connection.finish()),
+            }
         }
         connection.idle_since = Instant::now();
         let mut idle = self.idle.borrow_mut();
@@ -233,6 +240,15 @@ impl Upstream {
             self.filled.notify_one();
         }
         idle.push(connection);
+    }
+
+    /// Has a connection driven to its end, on which nothing more is asked. Some of a request may not be written yet whose
+    /// answer is over, and upstream is to get it (F18).
+    fn see_out(&self, driving: impl Future + 'static) {
+        let bound = self.target.bounds().body;
+        // Whether it comes to its end, nobody is there to hear.
+        self.tasks
+            .spawn_local(async move { tokio::time::timeout(bound, driving).await.is_ok() });
     }
 
     /// Closes connections that nobody uses any more; runs as long as the worker.
@@ -375,7 +391,16 @@ pub struct UpstreamBody {
 
 /// Sends what is left of a request; stops when it is dropped.
 #[derive(Debug)]
-pub(super) struct Upload(#[expect(dead_code, reason = "held for its drop")] Driver);
+pub(super) struct Upload(Driver);
+
+impl Upload {
+    /// All of the request is with the connection. What is not written yet still is, without anybody to wait for it.
+    pub(super) fn finish(self) {
+        if let Driver::Task(driving, upstream) = self.0 {
+            upstream.see_out(driving);
+        }
+    }
+}
 
 /// Who moves the bytes while a response streams.
 #[derive(Debug)]
@@ -390,10 +415,7 @@ enum Driver {
     Shared(Lease, Option<Leash>),
     /// A task of its own, for an answer that began before the request was over: a client that sends all of its request
     /// before it reads must not wait for itself. The connection ends with the exchange.
-    Task(
-        #[expect(dead_code, reason = "held for its drop, which ends the task")]
-        AbortOnDropHandle<()>,
-    ),
+    Task(AbortOnDropHandle<()>, Rc<Upstream>),
 }
 
 impl Driver {
@@ -404,12 +426,8 @@ impl Driver {
                 upstream: upstream.clone(),
             };
         }
-        Self::Task(AbortOnDropHandle::new(tokio::task::spawn_local(
-            async move {
-                // How it ends, the body says.
-                let _ = connection.driver.await;
-            },
-        )))
+        let driving = tokio::task::spawn_local(connection.finish());
+        Self::Task(AbortOnDropHandle::new(driving), upstream.clone())
     }
 }
 
@@ -420,7 +438,7 @@ impl UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &self.driver {
-            Some(Driver::Task(_)) => {
+            Some(Driver::Task(..)) => {
                 let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
                 return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
             }
@@ -474,7 +492,7 @@ impl UpstreamBody {
     /// What sends the rest of the request, where there is more to send and this is the answer that the client got.
     pub(super) fn into_upload(mut self) -> Option<Upload> {
         match self.driver.take() {
-            Some(driver @ (Driver::Task(_) | Driver::Shared(_, Some(_)))) => Some(Upload(driver)),
+            Some(driver @ (Driver::Task(..) | Driver::Shared(_, Some(_)))) => Some(Upload(driver)),
             driver => {
                 self.driver = driver;
                 None

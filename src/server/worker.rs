@@ -68,8 +68,8 @@ impl Worker {
             // The start was given up.
             () = self.stop.cancelled() => return,
         }
-        let proxy = Rc::new(Proxy::new(self.settings));
         let connections = TaskTracker::new();
+        let proxy = Rc::new(Proxy::new(self.settings, connections.clone()));
         for bound in self.bound {
             let guard = guard(&bound.endpoint, &self.guard);
             let entrance = Entrance {

@@ -1,5 +1,6 @@
 //! Integration tests: one binary, a module per subject, real sockets and the real program.
 
+mod upload_ends;
 mod world;
 
 mod activation;

@@ -111,7 +111,13 @@ where
             }
             return Poll::Pending;
         }
-        let frame = ready!(self.poll_frame(&mut recording, cx));
+        let Poll::Ready(frame) = self.poll_frame(&mut recording, cx) else {
+            match &mut recording.waiting {
+                Some(waker) => waker.clone_from(cx.waker()),
+                waiting => *waiting = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        };
         recording.progress.moved = Instant::now();
         recording.progress.failed = frame.as_ref().and_then(|frame| match frame {
             Err(OutgoingError::Lost(_) | OutgoingError::Unreadable(_)) => Some(Failed::Recording),
@@ -126,10 +132,11 @@ where
         }
         let caught_up = self.position == recording.passed;
         self.ended = frame.is_none()
-            || caught_up
-                && recording.client == Client::Done
-                && (recording.trailers.is_none() || self.trailers_read);
-        recording.progress.ended = self.ended;
+            || self.trailers_read
+            || caught_up && recording.client == Client::Done && recording.trailers.is_none();
+        // hyper asks for nothing behind the announced length.
+        recording.progress.ended = self.ended || self.length == Some(self.position);
+        recording.caught_up = caught_up;
         if caught_up && recording.answered {
             recording.recorder.give_up(Lost::Answered);
         }
@@ -154,7 +161,12 @@ where
             Client::Sending => {
                 let frame = ready!(recording.poll_client(cx));
                 self.trailers_read = recording.trailers.is_some();
-                Poll::Ready(frame.map(|frame| frame.map_err(OutgoingError::Client)))
+                match frame {
+                    None if recording.client == Client::Gone => {
+                        Poll::Ready(Some(Err(OutgoingError::Gone)))
+                    }
+                    frame => Poll::Ready(frame.map(|frame| frame.map_err(OutgoingError::Client))),
+                }
             }
             Client::Done => Poll::Ready(None),
             // To hyper's channel this is an end like any other, once it has told the error.

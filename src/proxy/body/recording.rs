@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ use crate::proxy::upstream::Upload;
 #[derive(Debug)]
 pub(super) struct Recording<B = Incoming> {
     pub(super) incoming: B,
+    /// Whether the client can break off without an error: by a reset that says that there is none, in HTTP/2.
+    quiet_resets: bool,
     /// How many bytes the client has announced.
     pub(super) length: Option<u64>,
     pub(super) recorder: Recorder,
@@ -39,6 +41,10 @@ pub(super) struct Recording<B = Incoming> {
     pub(super) attempts: u32,
     /// The attempt that may read; others stand still.
     pub(super) turn: u32,
+    /// Whether that one has read all that has come.
+    pub(super) caught_up: bool,
+    /// Who waits for more of it to come.
+    pub(super) waiting: Option<Waker>,
     /// The attempt that was stopped and may be told to go on, and who waits for that.
     pub(super) paused: (u32, Option<Waker>),
     /// Attempts that are still there.
@@ -67,7 +73,7 @@ pub(super) enum Client {
 pub struct Progress {
     /// When it last moved.
     pub moved: Instant,
-    /// Whether all of it has been handed on.
+    /// Whether all of it has been handed on, but for trailers where its length was announced.
     pub ended: bool,
     /// Why it cannot be, where that is so.
     pub failed: Option<Failed>,
@@ -87,14 +93,18 @@ impl<B> Recording<B> {
         self.attempts += 1;
         self.turn = self.attempts;
         self.readers += 1;
-        self.progress.ended = false;
+        self.progress.ended = self.length == Some(0);
         self.progress.failed = None;
+        self.caught_up = self.passed == 0;
         self.turn
     }
 
     /// The answer is here, and no attempt will follow. A client that was not asked for the content by then never is.
     pub(super) fn answer(&mut self) {
         self.answered = true;
+        if self.caught_up {
+            self.recorder.give_up(Lost::Answered);
+        }
         if self.expectation.is_some() {
             self.pause();
         }
@@ -137,7 +147,7 @@ impl<B> Recording<B> {
     }
 
     pub(super) fn pause(&mut self) {
-        self.paused = (self.turn, None);
+        self.paused = (self.turn, self.waiting.take());
         self.attempts += 1;
         self.turn = self.attempts;
     }
@@ -165,12 +175,14 @@ where
 {
     pub(super) fn new(
         incoming: B,
+        version: Version,
         expectation: Option<Expectation>,
         recordings: &Arc<Recordings>,
     ) -> Self {
         let length = incoming.size_hint().exact();
         Self {
             incoming,
+            quiet_resets: version == Version::HTTP_2,
             length,
             recorder: Recorder::new(recordings, length),
             passed: 0,
@@ -180,6 +192,8 @@ where
             expectation,
             attempts: 0,
             turn: 0,
+            caught_up: true,
+            waiting: None,
             paused: (0, None),
             readers: 0,
             left: None,
@@ -207,7 +221,7 @@ where
         Poll::Ready(self.client == Client::Sending)
     }
 
-    /// The next frame from the client, recorded; pending also while upstream does not want it, and while the recording
+    /// The next frame from the client, recorded; none when the client is [`Client::Done`] or [`Client::Gone`]. Pending also while upstream does not want it, and while the recording
     /// has no room for it.
     pub(super) fn poll_client(
         &mut self,
@@ -235,7 +249,8 @@ where
                 Some(Err(error))
             }
             None => {
-                self.client = Client::Done;
+                let is_whole = !self.quiet_resets || self.incoming.is_end_stream();
+                self.client = if is_whole { Client::Done } else { Client::Gone };
                 None
             }
         })

@@ -31,7 +31,7 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self(None);
         }
-        let recording = Recording::new(incoming, Expectation::of(head), recordings);
+        let recording = Recording::new(incoming, head.version, Expectation::of(head), recordings);
         Self(Some(Rc::new(RefCell::new(recording))))
     }
 
@@ -138,8 +138,12 @@ impl RequestBody {
 
     /// The answer is over: what sends the rest of the request is left to whoever carries it on.
     pub(in crate::proxy) fn leave(&self, upload: Upload, busy: Option<Busy>) {
-        if let Some(recording) = &self.0 {
-            recording.borrow_mut().leave(upload, busy);
+        let Some(recording) = &self.0 else { return };
+        let mut recording = recording.borrow_mut();
+        match recording.readers {
+            // Nobody waits for it to stand still.
+            0 => upload.finish(),
+            _ => recording.leave(upload, busy),
         }
     }
 
@@ -153,13 +157,16 @@ impl RequestBody {
     /// Sends no more of it.
     pub fn stop(&self) {
         if let Some(recording) = &self.0 {
-            let left = {
+            let (left, attended) = {
                 let mut recording = recording.borrow_mut();
                 recording.pause();
-                recording.left.take()
+                (recording.left.take(), recording.readers > 0)
             };
             // Not while the recording is borrowed, of which it is a reader.
-            drop(left);
+            match left {
+                Some((upload, _)) if !attended => upload.finish(),
+                left => drop(left),
+            }
         }
     }
 

@@ -111,3 +111,60 @@ async fn a_replay_moves_while_upstream_takes_what_was_recorded() {
     let progress = recording.borrow().progress;
     assert!(progress.ended && progress.moved > before);
 }
+
+/// A client of which nothing has come, and who waits for it.
+struct Silent(Rc<RefCell<Option<Waker>>>);
+
+impl Body for Silent {
+    type Data = Bytes;
+    type Error = Left;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Left>>> {
+        *self.0.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn f06_an_attempt_that_goes_on_is_woken_although_another_has_waited_in_its_place() {
+    let waiting = Rc::new(RefCell::new(None));
+    let silent = Silent(waiting.clone());
+    let recording = Recording::new(silent, Version::HTTP_11, None, &unlimited());
+    let recording = Rc::new(RefCell::new(recording));
+    let flags: [Arc<Flag>; 2] = Default::default();
+    let wakers = flags.each_ref().map(|flag| Waker::from(flag.clone()));
+    let mut first = Reader::new(&recording);
+    assert!(
+        first
+            .poll(&mut Context::from_waker(&wakers[0]))
+            .is_pending()
+    );
+    recording.borrow_mut().pause();
+    let mut second = Reader::new(&recording);
+    assert!(
+        second
+            .poll(&mut Context::from_waker(&wakers[1]))
+            .is_pending()
+    );
+    drop(second);
+    recording.borrow_mut().resume();
+    assert!(flags[0].0.load(Ordering::Relaxed), "it looks for itself");
+}
+
+#[tokio::test]
+async fn trailers_are_the_end_of_a_request_and_so_is_its_announced_length() {
+    let mut steps = sends(&[b"one"]);
+    steps.push(Step::SendsTrailers(header_map("x-checksum", "1")));
+    let recording = shared(steps, None, &unlimited());
+    let (mut attempt, mut got) = (Reader::new(&recording), Got::default());
+    assert!(matches!(read(&mut attempt, 1, &mut got).await, End::Enough));
+    assert!(!recording.borrow().progress.ended);
+    assert!(matches!(read(&mut attempt, 1, &mut got).await, End::Enough));
+    assert!(recording.borrow().progress.ended);
+    let empty = shared([Step::Stops], Some(0), &unlimited());
+    let _attempt = Reader::new(&empty);
+    assert!(empty.borrow().progress.ended, "nobody asks for any of it");
+}

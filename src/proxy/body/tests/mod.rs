@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::super::recordings::Recordings;
 use super::super::spool::Disk;
@@ -200,7 +200,8 @@ fn shared(
         left: length,
         stopped: Rc::default(),
     };
-    Rc::new(RefCell::new(Recording::new(script, None, recordings)))
+    let recording = Recording::new(script, Version::HTTP_11, None, recordings);
+    Rc::new(RefCell::new(recording))
 }
 
 fn sends(chunks: &[&[u8]]) -> Vec<Step> {
