@@ -16,11 +16,12 @@ use crate::config::{Address, Config, Listen, ProcessEnvironment, Scheme, is_acti
 /// Everything that listens.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
+    /// Of the unix sockets; removed when they are dropped. They stand first, and so are dropped while the sockets live:
+    /// behind those, the file of another process could have the number of ours.
+    pub(super) files: Vec<SocketFile>,
     pub(super) bound: Vec<Bound>,
     /// Of all that speak TLS.
     pub(super) certificates: Vec<Arc<Certificate>>,
-    /// Of the unix sockets; removed when they are dropped.
-    pub(super) files: Vec<SocketFile>,
 }
 
 /// A listening socket and what is spoken there.
@@ -142,5 +143,68 @@ impl Listeners {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+
+    use super::*;
+    use crate::config::Access;
+
+    const NOT_DROPPED: u8 = 0;
+    const FILE_GONE: u8 = 1;
+    const FILE_THERE: u8 = 2;
+
+    /// Goes with a socket and sees what is left of its file.
+    #[derive(Debug)]
+    struct Witness(PathBuf, Arc<AtomicU8>);
+
+    impl ResolvesServerCert for Witness {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+    }
+
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            let seen = if self.0.exists() {
+                FILE_THERE
+            } else {
+                FILE_GONE
+            };
+            self.1.store(seen, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_file_of_a_socket_is_removed_while_the_socket_lives() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("proxy.sock");
+        let (socket, file) = unix::bind(&path, Access::default()).expect("a socket");
+        let seen = Arc::new(AtomicU8::new(NOT_DROPPED));
+        let witness = Arc::new(Witness(path.clone(), seen.clone()));
+        let tls = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_cert_resolver(witness);
+        let socket = Socket::Unix(socket);
+        let mut listeners = Listeners::default();
+        listeners.files.push(file);
+        listeners.bound.push(Bound {
+            endpoint: socket.endpoint(Scheme::Http).expect("an address"),
+            socket,
+            tls: Some(Arc::new(tls)),
+        });
+        assert!(path.exists(), "it is there as long as they are");
+        drop(listeners);
+        assert_eq!(seen.load(Ordering::Relaxed), FILE_GONE);
     }
 }

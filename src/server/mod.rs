@@ -166,6 +166,7 @@ impl Server {
             ..
         } = self;
         let (stop, stop_background, died) = Default::default();
+        // Dropped in the opposite order where the start fails: the files while the sockets live.
         let Listeners {
             bound,
             certificates,
