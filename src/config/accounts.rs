@@ -3,6 +3,9 @@
 //! Names are looked up in the files of this machine: asking the C library, which could also find those of a directory
 //! service, is not to be had without unsafe code. A number always works.
 
+/// The number that nobody has: chown(2) reads it as "leave it as it is".
+pub(super) const NOBODY_AT_ALL: u32 = u32::MAX;
+
 /// A user's number, by name or as it stands.
 pub(super) fn user(name: &str) -> Option<u32> {
     number(name, "/etc/passwd")

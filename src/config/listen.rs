@@ -321,11 +321,15 @@ fn account(
     accepted: &str,
 ) -> Option<u32> {
     let given = given?;
-    let number = find(&given.value);
-    if number.is_none() {
-        source.problem(Some(&given.at), &given.key, accepted);
+    match find(&given.value) {
+        None => source.problem(Some(&given.at), &given.key, accepted),
+        Some(accounts::NOBODY_AT_ALL) => {
+            let message = "the number 4294967295 means \"leave it as it is\" to the system; leave the key out for that, or name whom the socket shall belong to";
+            source.problem(Some(&given.at), &given.key, message);
+        }
+        Some(number) => return Some(number),
     }
-    number
+    None
 }
 
 /// Permission bits as chmod(1) takes them.

@@ -361,6 +361,8 @@ fn keys_of_an_entry_that_do_not_fit_are_told() {
   { address = "127.0.0.1:0", key_file = "a", mode = "0660" },
   { address = "unix:/a", certificate_file = "a", key_file = "b", mode = "rw", group = "nobody knows" },
   { address = "systemd:a", owner = "root", color = "blue" },
+  { address = "unix:/b", owner = "4294967295", group = "4294967294" },
+  { address = "unix:/c", owner = "4294967294", group = "4294967295" },
 ]"#
     .to_owned();
     let output = world.run(&["check"]);
@@ -375,8 +377,15 @@ fn keys_of_an_entry_that_do_not_fit_are_told() {
         "listen.mode: expected permissions in octal digits, such as \"0660\"",
         "listen.group: expected the name of a group in /etc/group, or a number",
         "listen.owner: systemd makes this socket",
+        "line 8, column 34: listen.owner: the number 4294967295 means \"leave it as it is\"",
+        "line 9, column 56: listen.group: the number 4294967295 means \"leave it as it is\"",
         "listen.color: unknown key; accepted here: address, certificate_file, group, key_file, mode, owner",
     ] {
         assert!(errors.contains(expected), "{expected}: {errors}");
     }
+    assert_eq!(
+        errors.matches("the number 4294967295").count(),
+        2,
+        "the one below is a number like any other: {errors}"
+    );
 }
