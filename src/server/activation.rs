@@ -6,7 +6,7 @@ use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
 
 use super::listener::Socket;
-use crate::config::{Environment, ProcessEnvironment};
+use crate::config::{Environment, ProcessEnvironment, is_activated};
 
 /// Why a socket from systemd cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,12 @@ impl Passed {
     /// Those of this process. They are there once: a second call finds none.
     pub(super) fn to_this_process() -> Self {
         let names = ProcessEnvironment.var("LISTEN_FDNAMES").unwrap_or_default();
-        let sockets = ListenFd::from_env();
+        // That would also take what is said without LISTEN_PID, and so to whoever inherits it: its descriptors would be
+        // this program's own.
+        let sockets = match is_activated(&ProcessEnvironment) {
+            true => ListenFd::from_env(),
+            false => ListenFd::empty(),
+        };
         // What has no name is called so by systemd too.
         let mut given = names.split(':').filter(|name| !name.is_empty());
         let name = |_| Some(given.next().unwrap_or("unknown").to_owned());

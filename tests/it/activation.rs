@@ -1,5 +1,6 @@
 //! What the program has to do with systemd: sockets that it is passed, and what it tells.
 
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -16,10 +17,24 @@ fn activated(
     names: &[&str],
     arguments: &str,
 ) -> Command {
+    activated_as("$$", world, socket, names, arguments)
+}
+
+/// The same with this number of a process, in the words of a shell; without one `LISTEN_PID` is not set.
+fn activated_as(
+    process: &str,
+    world: &World,
+    socket: impl Into<OwnedFd>,
+    names: &[&str],
+    arguments: &str,
+) -> Command {
     let program = world.command(&[]);
     let mut command = Command::new("sh");
-    let script =
-        format!("exec 3<&0 4<&0 </dev/null; export LISTEN_PID=$$; exec \"$0\" serve {arguments}");
+    let meant = match process {
+        "" => String::new(),
+        process => format!("export LISTEN_PID={process};"),
+    };
+    let script = format!("exec 3<&0 4<&0 </dev/null; {meant} exec \"$0\" serve {arguments}");
     command
         .args(["-c", &script])
         .arg(program.get_program())
@@ -165,6 +180,28 @@ fn sockets_that_were_passed_to_another_process_are_left_alone() {
     let mut command = world.command(&["serve", "--listen", "127.0.0.1:0"]);
     command.env("LISTEN_FDS", "1").env("LISTEN_PID", "1");
     assert_eq!(Serving::start(command).get("/users").status, 200);
+}
+
+#[test]
+fn sockets_that_were_passed_to_no_process_by_its_number_are_left_alone() {
+    let world = World::logged_in();
+    world.configure();
+    for (process, is_served) in [("$$", true), ("", false)] {
+        let (listener, _) = listener();
+        let mut command = activated_as(process, &world, listener, &["one"], "--listen systemd");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut first = [0];
+        let read = child.stdout.as_mut().expect("piped").read(&mut first);
+        let _ = child.kill();
+        let told = errors(&child.wait_with_output().expect("it was started"));
+        // Where it serves it says so first.
+        assert_eq!(read.expect("readable") == 1, is_served, "{told}");
+        assert_ne!(told.contains("systemd has passed none"), is_served);
+    }
 }
 
 #[test]
