@@ -15,8 +15,8 @@ use crate::config::Access;
 
 /// Connections that wait to be accepted; the system has a bound of its own below this.
 const BACKLOG: i32 = 4096;
-/// How long another program may hold the directory's lock. This one holds it for some system calls.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the directory's lock. Another start holds it for some system calls.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why there is no socket.
@@ -35,9 +35,6 @@ pub enum SocketError {
         "a socket is there, and this user cannot tell whether a program listens on it; remove it, or choose another path"
     )]
     Unknown(#[source] io::Error),
-    /// Others do something in the directory, for long.
-    #[error("another program has locked the directory; choose another one")]
-    Locked,
     /// It cannot belong to that owner or group.
     #[error(
         "it cannot be given to that owner or group: only root may give it to another user, and others only to a group of their own"
@@ -89,7 +86,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 /// Listens at `path`. Nobody can connect before the file is theirs to use: the socket listens last.
 pub(super) fn bind(path: &Path, access: Access) -> Result<(UnixListener, SocketFile), SocketError> {
     let address = SocketAddrUnix::new(path)?;
-    let _turn = lock(path)?;
+    let _turn = lock(path);
     clear(path, &address)?;
     let socket = socket()?;
     rustix::net::bind(&socket, &address)?;
@@ -111,19 +108,30 @@ fn socket() -> Result<OwnedFd, Errno> {
 }
 
 /// One program at a time looks whether a socket is stale, removes it and listens: a socket that does not listen yet
-/// looks stale to others. `None` where the directory's file system has no locks.
-fn lock(path: &Path) -> Result<Option<File>, SocketError> {
+/// looks stale to others.
+///
+/// `None` where there is no lock to be had. That stops no start, since whoever may read the directory can hold the lock,
+/// also a user who may write nothing there, and since a directory may be written to and not read; without it only those
+/// that start at the same moment are in danger, of having a socket that nobody finds.
+fn lock(path: &Path) -> Option<File> {
     let directory = path.parent().filter(|path| !path.as_os_str().is_empty());
-    let directory = File::open(directory.unwrap_or(Path::new(".")))?;
+    let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
     let begun = Instant::now();
     loop {
         match directory.try_lock() {
-            Ok(()) => return Ok(Some(directory)),
+            Ok(()) => return Some(directory),
             Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
                 std::thread::sleep(LOCK_PAUSE);
             }
-            Err(TryLockError::WouldBlock) => return Err(SocketError::Locked),
-            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                tracing::warn!(
+                    "another program holds a lock on the directory of unix:{}; the start goes on without it, which is safe unless two proxies start there at once",
+                    path.display()
+                );
+                return None;
+            }
+            // Its file system has none.
+            Err(TryLockError::Error(_)) => return None,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Unix sockets: who may use them, what is found in their place, and what is left of them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -180,6 +180,40 @@ fn of_many_that_start_at_once_one_listens() {
         }
         fs::remove_file(&socket).expect("the winner was killed");
     }
+}
+
+#[test]
+fn a_lock_that_somebody_holds_on_the_directory_stops_no_start() {
+    let world = World::logged_in();
+    const WARNING: &str = "another program holds a lock on the directory of unix:proxy.sock";
+    let (serving, _) = serve(&world);
+    assert!(!serving.stop().contains(WARNING), "nobody holds it");
+    let directory = File::open(world.directory.path()).expect("a directory");
+    directory.lock().expect("it is free");
+    let (serving, socket) = serve(&world);
+    assert!(ask(&socket, "/users", "localhost").starts_with("HTTP/1.1 200"));
+    let log = serving.stop();
+    assert!(log.contains(WARNING), "{log}");
+}
+
+#[test]
+fn a_directory_that_may_be_written_to_and_not_read_can_have_a_socket() {
+    let world = World::logged_in();
+    world.configure();
+    let dark = world.directory.path().join("dark");
+    let command = world.command_as_nobody(&["serve", "--listen", "unix:dark/proxy.sock"]);
+    fs::create_dir(&dark).expect("a directory");
+    if is_root() {
+        for path in [&dark, &world.state(), &world.store()] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
+        }
+    }
+    fs::set_permissions(&dark, fs::Permissions::from_mode(0o311)).expect("chmod");
+    let serving = Serving::start(command);
+    let socket = dark.join("proxy.sock");
+    assert!(ask(&socket, "/users", "localhost").starts_with("HTTP/1.1 200"));
+    serving.stop();
+    assert!(!socket.exists(), "it is removed");
 }
 
 #[test]
