@@ -240,6 +240,7 @@ fn start_background(
                     () = tls::keep_fresh(certificates) => {}
                 }
             });
+            // A look at files that hang cannot be interrupted and is not waited for.
             runtime.shutdown_background();
         })
         .map_err(StartError::Worker)

@@ -1,5 +1,6 @@
 //! TLS towards clients: certificates from files, taken over when they change, and the protocol by ALPN.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,6 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -194,14 +196,13 @@ pub(super) async fn accept(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result
 
 /// Takes over what changes in the certificates' files; runs as long as it is polled.
 pub(super) async fn keep_fresh(certificates: Vec<Arc<Certificate>>) {
-    let mut watched: Vec<_> = certificates.into_iter().map(Watched::new).collect();
-    if watched.is_empty() {
-        return std::future::pending().await;
+    let watched = certificates.into_iter().map(Watched::new);
+    let mut watches: JoinSet<_> = watched.map(Watched::watch).collect();
+    // Only a defect ends one, and a rotation under way must not end with it.
+    while let Some(Err(error)) = watches.join_next().await {
+        tracing::error!("a certificate that changes is not taken over any more: {error}");
     }
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        watched.iter_mut().for_each(Watched::look);
-    }
+    std::future::pending().await
 }
 
 /// A certificate and how its files looked.
@@ -223,6 +224,21 @@ impl Watched {
             certificate,
             read: look,
             last: look,
+        }
+    }
+
+    /// Looks again and again, on threads made for what blocks: files on a mount that hangs hold up neither rotations, nor
+    /// other certificates, nor the end, which does not wait for a look.
+    async fn watch(mut self) -> Infallible {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let looked = tokio::task::spawn_blocking(|| {
+                self.look();
+                self
+            });
+            self = looked
+                .await
+                .expect("a look ends in order, or later than the runtime");
         }
     }
 

@@ -1,9 +1,10 @@
 //! TLS towards clients: protocols, certificates that change, and clients that do not speak it.
 
-use std::fs;
+use std::cell::RefCell;
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -23,6 +24,9 @@ pub(crate) fn world() -> (World, Identity) {
     identity.write(world.directory.path());
     (world, identity)
 }
+
+/// Opens a FIFO only if its other end is open (fifo(7)).
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 fn serve() -> (World, Identity, Serving) {
     let (mut world, identity) = world();
@@ -160,6 +164,55 @@ fn a_broken_certificate_changes_nothing_and_is_named_and_a_mended_one_is_taken_o
         "{log}"
     );
     assert!(!log.contains("PRIVATE"), "{log}");
+}
+
+#[test]
+fn files_that_hang_hold_up_neither_rotations_nor_other_certificates_nor_the_end() {
+    let (mut world, first) = world();
+    let second = Identity::new();
+    let files = world.directory.path().to_owned();
+    fs::write(files.join("other.crt"), &second.certificate_pem).expect("written");
+    fs::write(files.join("other.key"), &second.key_pem).expect("written");
+    let other = LISTEN.replace("tls.", "other.");
+    let listen = format!(
+        "{}, \"127.0.0.1:0\", {}",
+        &LISTEN[..LISTEN.len() - 1],
+        &other[1..]
+    );
+    let mut serving = world.serve_on(&listen);
+    let (_, plain) = crate::world::endpoint(&serving.line()).expect("a second line");
+    let (_, secure) = crate::world::endpoint(&serving.line()).expect("a third line");
+    let get = || crate::world::get(plain, "/users").status;
+    assert_eq!(get(), 200);
+
+    // Whoever reads it waits for what is never written.
+    fs::remove_file(files.join("tls.crt")).expect("removed");
+    let made = Command::new("mkfifo").arg(files.join("tls.crt")).status();
+    assert!(made.expect("mkfifo").success());
+    let writer = RefCell::new(None);
+    serving.wait_until(|_| {
+        // It can be opened as soon as somebody reads.
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(NONBLOCK);
+        *writer.borrow_mut() = options.open(files.join("tls.crt")).ok();
+        writer.borrow().is_some()
+    });
+    let rotations = world.sandbox.counts().rotations;
+    world.sandbox.expire_access_tokens();
+    assert_eq!(get(), 200);
+    assert_eq!(world.sandbox.counts().rotations, rotations + 1);
+    let new = Identity::new();
+    fs::write(files.join("other.crt"), &new.certificate_pem).expect("written");
+    fs::write(files.join("other.key"), &new.key_pem).expect("written");
+    serving.wait_for_log("the certificate was read again from other.crt");
+    assert!(shown(secure, &new));
+    assert!(
+        shown(serving.address, &first),
+        "it goes on with what it has"
+    );
+    serving.signal(Signal::TERM);
+    assert!(serving.wait().success(), "{}", serving.log());
+    drop(writer);
 }
 
 #[test]
