@@ -1,11 +1,13 @@
 //! Values that must never be printed.
 //!
 //! [`Secret`] has no `Display` and no `Serialize`, prints as a placeholder under `Debug`, and is wiped when dropped.
+//! [`Zeroizing`] wipes what is not text, such as a private key, and keeps nobody from printing it.
 //! What leaves this module as a header value is marked sensitive, so that hyper and tracing print it as `Sensitive`.
 
 use http::HeaderValue;
 use http::header::InvalidHeaderValue;
 
+pub use secrecy::zeroize::Zeroizing;
 pub use secrecy::{ExposeSecret, SecretString as Secret};
 
 /// `Bearer <token>` as a header value marked sensitive.

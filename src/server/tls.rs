@@ -10,19 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
+use crate::secret::Zeroizing;
 
 /// RFC 7301: the name of HTTP/2.
 pub(super) const H2: &[u8] = b"h2";
@@ -31,6 +33,8 @@ pub(super) const H2: &[u8] = b"h2";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// No certificate or key is larger.
 const LARGEST: u64 = 1 << 20;
+/// Enough to find the end of the largest one without growing, which would leave what was read so far behind unwiped.
+const ROOM: usize = LARGEST as usize + 64;
 
 /// Why a certificate cannot be used. The files are named, their content is not.
 #[derive(Debug, thiserror::Error)]
@@ -139,23 +143,39 @@ fn read(files: &TlsFiles) -> Result<CertifiedKey, CertificateError> {
     if chain.is_empty() {
         return Err(CertificateError::NoCertificate(files.certificate.clone()));
     }
-    let key = PrivateKeyDer::from_pem_slice(&content(&files.key)?).map_err(|error| {
-        let key = files.key.clone();
-        match error {
-            pem::Error::NoItemsFound => CertificateError::NoKey(key),
-            _ => CertificateError::Damaged(key),
-        }
-    })?;
+    let key = PrivateKeyDer::from_pem_slice(&content(&files.key)?)
+        .map(Zeroizing::new)
+        .map_err(|error| {
+            let key = files.key.clone();
+            match error {
+                pem::Error::NoItemsFound => CertificateError::NoKey(key),
+                _ => CertificateError::Damaged(key),
+            }
+        })?;
     warn_of_readers(&files.key);
-    CertifiedKey::from_der(chain, key, &provider()).map_err(|reason| CertificateError::Unusable {
+    certify(chain, &key).map_err(|reason| CertificateError::Unusable {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
         reason,
     })
 }
 
-fn content(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let mut content = Vec::new();
+/// As [`CertifiedKey::from_der`] does it, which would take the key for itself and not wipe it.
+fn certify(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'_>,
+) -> Result<CertifiedKey, rustls::Error> {
+    let certified = CertifiedKey::new(chain, any_supported_type(key)?);
+    match certified.keys_match() {
+        // Of some kinds it cannot be told.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a file holds; wiped when dropped, since it may be a key.
+fn content(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
+    let mut content = Zeroizing::new(Vec::with_capacity(ROOM));
     File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content))
         .map_err(|error| CertificateError::Unreadable(path.to_owned(), error))?;
@@ -264,4 +284,23 @@ fn look(files: &TlsFiles) -> Look {
             metadata.ctime_nsec(),
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s06_no_copy_of_a_key_is_left_behind_while_it_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tls.key");
+        for size in [0, 1, 227, 8 << 10, 100_000, LARGEST as usize] {
+            fs::write(&path, vec![b'k'; size]).expect("written");
+            let content: Zeroizing<Vec<u8>> = content(&path).expect("small enough");
+            assert_eq!(content.len(), size);
+            assert_eq!(content.capacity(), ROOM, "it did not grow: {size}");
+        }
+        fs::write(&path, vec![b'k'; LARGEST as usize + 1]).expect("written");
+        assert!(matches!(content(&path), Err(CertificateError::TooLarge(_))));
+    }
 }
