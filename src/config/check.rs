@@ -334,6 +334,7 @@ fn check_timeouts<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Timeouts
         token: bound("token", 30),
         body: bound("body", 120),
         linger: bound("linger", 30),
+        tunnel: bound("tunnel", 600),
         drain: bound("drain", 30),
     };
     table.finish(source);

@@ -184,6 +184,8 @@ pub struct Timeouts {
     pub body: Duration,
     /// How long the rest of a request is read that nobody wants any more.
     pub linger: Duration,
+    /// How long a WebSocket may be silent.
+    pub tunnel: Duration,
     /// How long requests may go on after the signal to stop.
     pub drain: Duration,
 }

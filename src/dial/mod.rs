@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -44,7 +45,7 @@ pub struct Dialer {
 }
 
 /// Where the first step of a connection leads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Route {
     Direct,
     /// To this proxy, and over TLS if it listens so.
@@ -54,8 +55,9 @@ enum Route {
 }
 
 /// How TLS is spoken with one server.
+#[derive(Clone)]
 pub struct Tls {
-    connector: TlsConnector,
+    config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
@@ -79,6 +81,23 @@ impl Dialer {
             way,
             tls: Tls::towards(network, origin, alpn)?,
         })
+    }
+
+    /// The same way, with these protocols to offer where TLS is spoken.
+    pub fn offering(&self, alpn: Vec<Vec<u8>>) -> Self {
+        let tls = self.tls.as_ref().map(|tls| {
+            let mut config = ClientConfig::clone(&tls.config);
+            config.alpn_protocols = alpn;
+            Tls {
+                config: Arc::new(config),
+                name: tls.name.clone(),
+            }
+        });
+        Self {
+            origin: self.origin.clone(),
+            way: self.way.clone(),
+            tls,
+        }
     }
 
     /// Where the connections go.
@@ -188,7 +207,7 @@ impl Tls {
         config.alpn_protocols = alpn;
         let name = ServerName::try_from(origin.host.clone());
         Ok(Some(Self {
-            connector: TlsConnector::from(Arc::new(config)),
+            config: Arc::new(config),
             name: name.map_err(|_| TlsError::Name(origin.host.clone()))?,
         }))
     }
@@ -216,7 +235,8 @@ impl Tls {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        self.connector.connect(self.name.clone(), io).await
+        let connector = TlsConnector::from(self.config.clone());
+        connector.connect(self.name.clone(), io).await
     }
 }
 

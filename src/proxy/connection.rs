@@ -23,6 +23,8 @@ use crate::tls::TlsError;
 #[derive(Debug)]
 pub struct Target {
     dialer: Dialer,
+    /// For connections that are to become tunnels, which must speak HTTP/1.1, where `dialer` offers more than that.
+    http1_dialer: Option<Dialer>,
     http: HttpVersions,
     /// The same as in the target of an HTTP/2 request.
     scheme: uri::Scheme,
@@ -64,7 +66,9 @@ impl Target {
         };
         let authority =
             uri::Authority::try_from(origin.authority()).expect("an origin has an authority");
+        let both = upstream.http == HttpVersions::Auto && origin.scheme == Scheme::Https;
         Ok(Self {
+            http1_dialer: both.then(|| dialer.offering(protocols(HttpVersions::Http1))),
             dialer,
             http: upstream.http,
             scheme,
@@ -94,15 +98,22 @@ impl Target {
             let connection = Multiplexed::begin(Stream::from(stream)).await;
             return connection.map(Opened::Http2).map_err(SendError::Ended);
         }
-        let (sender, driver) = http1::handshake(TokioIo::new(Stream::from(stream)))
-            .await
-            .map_err(SendError::Ended)?;
-        Ok(Opened::Http1(Connection {
-            sender,
-            driver: Box::new(driver),
-            idle_since: Instant::now(),
-            reused: false,
-        }))
+        Connection::begin(stream).await.map(Opened::Http1)
+    }
+
+    /// Opens a connection that speaks HTTP/1.1 whatever upstream prefers.
+    ///
+    /// # Errors
+    ///
+    /// When there is none within the bound.
+    pub(super) async fn connect_http1(&self) -> Result<Connection, SendError> {
+        let dialer = self.http1_dialer.as_ref().unwrap_or(&self.dialer);
+        Connection::begin(dialer.connect(self.bounds.connect).await?).await
+    }
+
+    /// Whether upstream may be spoken to in HTTP/1.1, the version in which a connection can change its protocol.
+    pub(super) fn may_speak_http1(&self) -> bool {
+        self.http != HttpVersions::Http2
     }
 
     /// No connection within the bound.
@@ -179,6 +190,19 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Begins to speak HTTP/1.1.
+    async fn begin(stream: dial::Stream) -> Result<Self, SendError> {
+        let (sender, driver) = http1::handshake(TokioIo::new(Stream::from(stream)))
+            .await
+            .map_err(SendError::Ended)?;
+        Ok(Self {
+            sender,
+            driver: Box::new(driver),
+            idle_since: Instant::now(),
+            reused: false,
+        })
+    }
+
     /// Moves bytes in both directions; ready when the connection has ended.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         Pin::new(&mut *self.driver).poll(cx)

@@ -56,6 +56,11 @@ impl Answer {
         self
     }
 
+    /// Whether upstream changes to another protocol.
+    pub(super) fn switches(&self) -> bool {
+        self.response.status() == StatusCode::SWITCHING_PROTOCOLS
+    }
+
     /// Writes down what happened.
     pub(super) fn note(&self, exchange: Option<&mut Exchange>) {
         if let Some(exchange) = exchange {
@@ -126,7 +131,11 @@ impl Proxy {
             }
         };
         head::authorize(&mut head.headers, bearer.header.clone());
-        match self.send(head, body).await {
+        let replayed = match head::has_upgrade(&head.headers) {
+            true => self.ask_for_websocket(head, body).await,
+            false => self.send(head, body).await,
+        };
+        match replayed {
             Ok(response) => {
                 grant.replayed(
                     bearer.generation,

@@ -65,6 +65,11 @@ impl Exchange {
         self.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
     }
 
+    /// Bytes were sent to the client outside of any frame.
+    pub fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+
     /// The response ended before it was whole.
     pub fn cut(&mut self) {
         self.cut = true;

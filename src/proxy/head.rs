@@ -2,7 +2,7 @@
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName,
-    HeaderValue, TE, TRAILER, TRANSFER_ENCODING, VIA,
+    HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Response, Version};
 
@@ -19,6 +19,10 @@ const HOP_BY_HOP: usize = 8;
 const CONNECTION_PLACE: usize = 0;
 const TE_PLACE: usize = 5;
 const TRANSFER_ENCODING_PLACE: usize = 6;
+const UPGRADE_PLACE: usize = 7;
+
+/// The one protocol that a connection may change to (RFC 6455 section 11.2).
+const WEBSOCKET: &str = "websocket";
 
 /// The field's place in the fixed set, if it is one of it. By text, since that is decided by the length for nearly every
 /// name.
@@ -31,7 +35,7 @@ fn hop_by_hop(name: &HeaderName) -> Option<usize> {
         "proxy-connection" => Some(4),
         "te" => Some(TE_PLACE),
         "transfer-encoding" => Some(TRANSFER_ENCODING_PLACE),
-        "upgrade" => Some(7),
+        "upgrade" => Some(UPGRADE_PLACE),
         _ => None,
     }
 }
@@ -67,11 +71,20 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, found: [Option<HeaderName>; HOP_BY
 
 /// All names on all lines have to be read before the first is removed.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(CONNECTION).iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    names
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    members(headers, CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect()
+}
+
+/// The members of a list, on whichever line they stand (RFC 9110 section 5.6.1).
+fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).into_iter();
+    let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    members.map(<[u8]>::trim_ascii)
+}
+
+fn has_member(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
+    members(headers, name).any(|member| member.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 /// Whether a message has no transfer coding, or `chunked` alone. hyper takes that off and puts it on again, but leaves
@@ -119,16 +132,19 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// Makes the request head of a client that speaks `version` fit for upstream: everything but the token.
+/// Makes the request head of a client that speaks `version` fit for upstream: everything but the token. Returns whether
+/// the client would like to speak WebSocket; no `Upgrade` is left, whatever it says (F16).
 pub fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
     upstream: &HeaderValue,
     path: &str,
-) {
+) -> bool {
     let found = find_hop_by_hop(headers);
     let chunked = found[TRANSFER_ENCODING_PLACE].is_some();
-    let trailers = found[TE_PLACE].is_some() && takes_trailers(headers);
+    // RFC 9110 section 10.1.4.
+    let trailers = found[TE_PLACE].is_some() && has_member(headers, TE, "trailers");
+    let websocket = found[UPGRADE_PLACE].is_some() && offers_websocket(headers);
     remove_hop_by_hop(headers, found);
     headers.remove(AUTHORIZATION);
     if trailers {
@@ -148,13 +164,30 @@ pub fn prepare_request(
     {
         version.insert(HeaderValue::from_static("1"));
     }
+    websocket
 }
 
-/// Whether the client takes fields behind the content of a response (RFC 9110 section 10.1.4).
-fn takes_trailers(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(TE).iter();
-    let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+/// Whether WebSocket is among the protocols that a client offers to change to. `Upgrade` counts only where `Connection`
+/// names it (RFC 9110 section 7.8).
+fn offers_websocket(headers: &HeaderMap) -> bool {
+    has_member(headers, CONNECTION, "upgrade") && has_member(headers, UPGRADE, WEBSOCKET)
+}
+
+/// Asks for a WebSocket, or agrees to one, and to no other protocol (RFC 6455 section 4).
+pub fn change_to_websocket(headers: &mut HeaderMap) {
+    headers.remove(TE);
+    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+}
+
+/// Whether a response with status 101 changes to WebSocket.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    has_member(headers, UPGRADE, WEBSOCKET)
+}
+
+/// Whether an `Upgrade` stands there. In a request that was prepared, one does only where a WebSocket is asked for.
+pub fn has_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
 }
 
 /// Makes upstream's response head fit for the client.

@@ -10,6 +10,8 @@
 //! 8. [`rewrite`]: references to upstream lead back here;
 //! 9. stream the content, and write the [`exchange`] down. What is still to come of the request is carried on meanwhile:
 //!    upstream gets it, or it is read and forgotten (`linger`).
+//!
+//! A request for a WebSocket takes the same steps up to the answer on a way of its own, [`tunnel`].
 
 pub mod body;
 pub mod connection;
@@ -26,6 +28,7 @@ pub mod rewrite;
 pub mod route;
 pub mod send_error;
 mod stream;
+pub mod tunnel;
 pub mod upstream;
 
 use std::cell::Cell;
@@ -67,6 +70,7 @@ pub struct Settings {
     recordings: Arc<Recordings>,
     body_timeout: Duration,
     linger: Duration,
+    tunnel_timeout: Duration,
     log_requests: bool,
 }
 
@@ -91,6 +95,7 @@ impl Settings {
             recordings: Recordings::new(&config.replay, config.timeouts.body),
             body_timeout: config.timeouts.body,
             linger: config.timeouts.linger,
+            tunnel_timeout: config.timeouts.tunnel,
             log_requests: config.log.requests,
         })
     }
@@ -156,7 +161,12 @@ impl Proxy {
                     exchange.refused(refusal.code, &refusal.message);
                 }
                 self.warn_of(&refusal);
-                refusal.into_response()
+                let mut response = refusal.into_response();
+                if head::has_upgrade(&head.headers) {
+                    // What a client sends ahead of its time in another protocol must not be taken for a request.
+                    head::close(response.headers_mut());
+                }
+                response
             }
         };
         body.answered();
@@ -217,7 +227,9 @@ impl Proxy {
             Route::RefuseOAuth => return Err(Refusal::oauth_endpoint()),
         }
         let asked = Asked::of(head, guard);
-        self.prepare(head, body.has_content())?;
+        if self.prepare(head, body.has_content())? {
+            return Box::pin(self.open_tunnel(head, body, &asked, exchange)).await;
+        }
         let bearer = match body.is_recorded() {
             true => self.settings.grant.bearer().await?,
             false => self.settings.grant.lasting_bearer().await?,
@@ -243,13 +255,16 @@ impl Proxy {
         guard: &Guard,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let asked = Asked::of(head, guard);
-        self.prepare(head, body.has_content())?;
+        if self.prepare(head, body.has_content())? {
+            // A WebSocket is opened with our token or not at all.
+            head::strip_hop_by_hop(&mut head.headers);
+        }
         let response = self.send(head, body).await?;
         Ok(self.hand_back(Answer::plain(response, None), &asked))
     }
 
-    /// Step 4: the head as upstream should see it, all but the token.
-    fn prepare(&self, head: &mut Parts, has_content: bool) -> Result<(), Refusal> {
+    /// Step 4: the head as upstream should see it, all but the token. Returns whether it asks for a WebSocket.
+    fn prepare(&self, head: &mut Parts, has_content: bool) -> Result<bool, Refusal> {
         if head::is_loop(&head.headers) {
             return Err(Refusal::looped());
         }
@@ -261,19 +276,23 @@ impl Proxy {
         if head.version == Version::HTTP_2 {
             head::translate_from_http2(&mut head.headers, has_content);
         }
-        head::prepare_request(
+        let offered = head::prepare_request(
             &mut head.headers,
             head.version,
             &self.settings.host,
             head.uri.path(),
         );
+        let websocket = offered && !has_content && self.may_tunnel(head);
+        if websocket {
+            head::change_to_websocket(&mut head.headers);
+        }
         if head.uri.authority().is_some() || head.uri.path().is_empty() {
             head.uri = origin_form(&head.uri);
         }
         head.version = Version::HTTP_11;
         // What hyper's server keeps here is about the client's connection.
         head.extensions.clear();
-        Ok(())
+        Ok(websocket)
     }
 
     /// Step 6: the request with its content from the beginning, and the head of its answer.

@@ -356,7 +356,7 @@ impl From<TrySendError<Request<Outgoing>>> for Unanswered {
 
 /// Waits until the wait for an answer has lasted too long: the request must keep moving until it is over, and then the
 /// answer must begin in time.
-async fn overdue(bounds: Bounds, body: &RequestBody) -> SendError {
+pub(super) async fn overdue(bounds: Bounds, body: &RequestBody) -> SendError {
     let begun = Instant::now();
     let mut deadline = begun + bounds.response.min(bounds.body);
     loop {
@@ -432,6 +432,18 @@ impl Driver {
 }
 
 impl UpstreamBody {
+    /// The content of an answer on a connection that serves no other.
+    pub(super) fn alone(
+        incoming: Incoming,
+        driver: AbortOnDropHandle<()>,
+        upstream: Rc<Upstream>,
+    ) -> Self {
+        Self {
+            incoming,
+            driver: Some(Driver::Task(driver, upstream)),
+        }
+    }
+
     /// The next frame. When the last has come, the connection is free for the next request.
     pub fn poll_frame(
         &mut self,

@@ -1,17 +1,20 @@
 //! One client's connection: its protocol, its idle bounds, and its end.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Response, Version};
+use http::{Response, StatusCode, Version};
 use http_body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +27,7 @@ use crate::proxy::Proxy;
 use crate::proxy::body::{Activity, ResponseBody};
 use crate::proxy::guard::Guard;
 use crate::proxy::reply::Refusal;
+use crate::proxy::tunnel::Tunnel;
 
 /// What the connections of one listening socket share.
 pub(super) struct Entrance {
@@ -47,6 +51,8 @@ pub(super) struct Bounds {
     pub(super) idle: Duration,
     /// How long a client may be silent, and then how long it may leave the question unanswered whether it is there.
     pub(super) body: Duration,
+    /// How long a client may go on sending what nobody wants.
+    pub(super) linger: Duration,
 }
 
 /// How long a first request may still arrive on a connection that is to end.
@@ -97,25 +103,63 @@ async fn serve_tls(
 
 async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
     let wire = stream.wire();
+    let tunnel = Cell::new(None);
     let service = service_fn(|request| {
         let busy = activity.begin();
         let version = request.version();
-        let wire = &wire;
+        let (wire, tunnel) = (&wire, &tunnel);
         async move {
             let mut response = entrance.proxy.handle(request, &entrance.guard).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tunnel.set(response.body_mut().take_tunnel());
+            }
             wire.ends_by_close(version == Version::HTTP_10 && !has_length(&response));
             response.body_mut().keep_busy(busy);
             Ok::<_, Infallible>(response)
         }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         // A client that has sent all it has to say may say so and still wants its answer. One that has left looks the
         // same: its request goes on until the answer has nowhere to go.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
-    Watch::new(entrance, activity, &wire)
-        .over(pin!(connection), http1::Connection::graceful_shutdown)
+    let ended = Watch::new(entrance, activity, &wire)
+        .over(
+            Pin::new(&mut connection),
+            http1::Connection::graceful_shutdown,
+        )
         .await;
+    if let Some(Ok(())) = ended {
+        let http1::Parts { io, read_buf, .. } = connection.into_parts();
+        leave_http(io.into_inner(), read_buf, tunnel.take(), entrance).await;
+    }
+}
+
+/// What follows on HTTP. hyper does not end a connection on which the client has offered to change the protocol.
+async fn leave_http(
+    mut stream: Stream,
+    early: Bytes,
+    tunnel: Option<Box<Tunnel>>,
+    entrance: &Entrance,
+) {
+    if let Some(tunnel) = tunnel {
+        // Boxed: the connections of ordinary requests should not carry along what it needs.
+        Box::pin(tunnel.carry(stream, early)).await;
+    } else if !stream.has_ended() {
+        let farewell = async {
+            stream.shutdown().await?;
+            // What the client has sent ahead of its time in the other protocol: closed on it, the connection would be
+            // reset, and with that the client would lose the answer.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        };
+        let bounded = Box::pin(tokio::time::timeout(entrance.bounds.linger, farewell));
+        // However it ends: nothing follows.
+        tokio::select! {
+            biased;
+            _ = bounded => {}
+            () = entrance.stop.cancelled() => {}
+        }
+    }
 }
 
 /// Tells a client that speaks plain HTTP where TLS is spoken what to do.
@@ -163,16 +207,16 @@ impl<'a> Watch<'a> {
         Self { farewell, ..self }
     }
 
-    /// Completes when the connection has ended, or has been given up.
+    /// Completes when the connection has ended, with how it did, or when it has been given up.
     pub(super) async fn over<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
         end: impl FnOnce(Pin<&mut C>),
-    ) {
+    ) -> Option<C::Output> {
         let bounds = self.entrance.bounds;
         let idle = tokio::select! {
             biased;
-            _ = connection.as_mut() => return,
+            ended = connection.as_mut() => return Some(ended),
             () = self.idle() => true,
             () = self.entrance.stop.cancelled() => false,
         };
@@ -186,8 +230,8 @@ impl<'a> Watch<'a> {
             (false, None) => Duration::MAX,
         };
         tokio::select! {
-            _ = connection => {}
-            () = self.forsaken(bound) => {}
+            ended = connection => Some(ended),
+            () = self.forsaken(bound) => None,
         }
     }
 

@@ -187,6 +187,7 @@ impl Server {
             first_request: config.timeouts.first_request,
             idle: config.timeouts.idle,
             body: config.timeouts.body,
+            linger: config.timeouts.linger,
         };
         let go = CancellationToken::new();
         for index in 0..config.workers {

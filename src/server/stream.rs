@@ -63,6 +63,11 @@ impl Stream {
     pub(super) fn wire(&self) -> Rc<Wire> {
         self.wire.clone()
     }
+
+    /// Whether it was told to end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
 }
 
 impl Drop for Stream {

@@ -37,3 +37,4 @@ mod tls;
 mod token_answers;
 mod unix_sockets;
 mod unknown_outcome;
+mod websocket;

@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use super::activity::Busy;
 use super::request::RequestBody;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::tunnel::Tunnel;
 use crate::proxy::upstream::UpstreamBody;
 
 /// What a client gets as the content of a response.
@@ -32,6 +33,8 @@ pub struct ResponseBody {
     busy: Option<Busy>,
     /// The request, where it is not over yet.
     request: Option<RequestBody>,
+    /// What the connection becomes behind this response.
+    tunnel: Option<Box<Tunnel>>,
 }
 
 /// Frames that were read ahead of the client, with the error that ended them.
@@ -55,35 +58,46 @@ impl ResponseBody {
     /// A body that is all there.
     pub fn local(content: Bytes) -> Self {
         let kept = VecDeque::from([Ok(Frame::data(content))]);
-        Self {
-            kept,
-            rest: None,
-            bound: Duration::ZERO,
-            silence: None,
-            error: None,
-            exchange: None,
-            busy: None,
-            request: None,
-        }
+        Self::new(kept, None, Duration::ZERO)
+    }
+
+    /// No content, and then something else than HTTP.
+    pub(in crate::proxy) fn switched(tunnel: Tunnel) -> Self {
+        let mut body = Self::new(Kept::new(), None, Duration::ZERO);
+        body.tunnel = Some(Box::new(tunnel));
+        body
     }
 
     /// `kept`, then what is still to come from upstream.
     pub fn streamed(kept: Kept, rest: UpstreamBody, bound: Duration) -> Self {
+        Self::new(kept, Some(rest), bound)
+    }
+
+    fn new(kept: Kept, rest: Option<UpstreamBody>, bound: Duration) -> Self {
         Self {
             kept,
-            rest: Some(rest),
+            rest,
             bound,
             silence: None,
             error: None,
             exchange: None,
             busy: None,
             request: None,
+            tunnel: None,
         }
     }
 
-    /// Has `exchange` written down when this body has ended, however it ends.
+    /// Has `exchange` written down when this body has ended, however it ends, or the tunnel behind it.
     pub fn then_log(&mut self, exchange: Box<Exchange>) {
-        self.exchange = Some(exchange);
+        match &mut self.tunnel {
+            Some(tunnel) => tunnel.then_log(exchange),
+            None => self.exchange = Some(exchange),
+        }
+    }
+
+    /// What the connection becomes when the response has been sent, if that is no longer HTTP.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        self.tunnel.take()
     }
 
     /// Counts the connection as busy until this body has ended.

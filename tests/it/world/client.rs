@@ -139,6 +139,12 @@ impl Client {
         bytes
     }
 
+    /// Reads to the end of what the proxy sends; `false` when the connection breaks off instead of ending.
+    pub(crate) fn rest(&mut self, bytes: &mut Vec<u8>) -> bool {
+        let read = self.stream.read_to_end(bytes);
+        read.is_ok()
+    }
+
     /// Reads chunks to the last one; `false` when they end before.
     pub(crate) fn chunks(&mut self, body: &mut Vec<u8>) -> bool {
         loop {

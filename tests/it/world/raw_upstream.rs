@@ -111,6 +111,21 @@ impl Connection {
         bytes
     }
 
+    /// Reads to the end of what the proxy sends.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).expect("an end");
+        bytes
+    }
+
+    /// Whether bytes are there, or the end is, right now.
+    pub(crate) fn has_more(&self) -> bool {
+        self.0.set_nonblocking(true).expect("a socket");
+        let peeked = self.0.peek(&mut [0]);
+        self.0.set_nonblocking(false).expect("a socket");
+        peeked.is_ok()
+    }
+
     /// The same connection, to send from another thread.
     pub(crate) fn second_handle(&self) -> TcpStream {
         self.0.try_clone().expect("a second handle")

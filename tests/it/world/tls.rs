@@ -109,7 +109,16 @@ impl TlsFront {
 
     /// In front of `behind`, with a certificate for this name.
     pub(crate) fn named(name: &'static str, behind: SocketAddr) -> Self {
-        let (acceptor, certificate) = acceptor(name, &[]);
+        Self::with(name, &[], behind)
+    }
+
+    /// In front of `behind`, with these protocols to choose from, the best first.
+    pub(crate) fn offering(protocols: &[&str], behind: SocketAddr) -> Self {
+        Self::with("localhost", protocols, behind)
+    }
+
+    fn with(name: &'static str, protocols: &[&str], behind: SocketAddr) -> Self {
+        let (acceptor, certificate) = acceptor(name, protocols);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
