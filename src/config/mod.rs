@@ -180,7 +180,7 @@ pub struct Timeouts {
     pub idle: Duration,
     /// How long a request waits for a token.
     pub token: Duration,
-    /// How long a response body may stand still.
+    /// How long a body may stand still, on its way from a client or to one.
     pub body: Duration,
     /// How long the rest of a request is read that nobody wants any more.
     pub linger: Duration,

@@ -275,6 +275,7 @@ impl From<SendError> for Refusal {
     fn from(error: SendError) -> Self {
         let (status, code) = match error {
             SendError::RequestBody(_) => (StatusCode::BAD_REQUEST, "badRequest"),
+            SendError::ClientTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "requestTimeout"),
             _ if error.is_timeout() => (StatusCode::GATEWAY_TIMEOUT, "upstreamTimeout"),
             _ => (StatusCode::BAD_GATEWAY, "upstreamUnreachable"),
         };

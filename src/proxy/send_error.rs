@@ -18,9 +18,12 @@ pub enum SendError {
     /// The request was sent and no answer came in time.
     #[error("upstream did not answer within {0:?} (upstream.response_timeout)")]
     ResponseTimeout(Duration),
-    /// The request stood still on its way.
-    #[error("the request body stood still for {0:?} (timeouts.body)")]
+    /// Upstream took no more of the request.
+    #[error("upstream took nothing of the request body for {0:?} (timeouts.body)")]
     RequestTimeout(Duration),
+    /// The client sent no more of the request.
+    #[error("nothing came of the request body for {0:?} (timeouts.body)")]
+    ClientTimeout(Duration),
     /// The connection ended before an answer.
     #[error("the connection to upstream ended before it answered")]
     Ended(#[source] hyper::Error),
@@ -98,7 +101,7 @@ impl SendError {
         }
     }
 
-    /// Whether it took too long, rather than failed.
+    /// Whether upstream took too long, rather than failed.
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::Dial(DialError::Connect(_, attempts)) => {
@@ -120,7 +123,7 @@ impl SendError {
             Self::ResponseTimeout(_) => "http_response_timeout",
             Self::RequestTimeout(_) => "connection_write_timeout",
             Self::Ended(_) | Self::Refused(_) => "connection_terminated",
-            Self::RequestBody(_) => "http_request_error",
+            Self::RequestBody(_) | Self::ClientTimeout(_) => "http_request_error",
             Self::Recording(_) => "proxy_internal_error",
             Self::Garbage(_) | Self::Switched | Self::Coding | Self::NoHttp2(_) => {
                 "http_protocol_error"

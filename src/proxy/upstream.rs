@@ -364,7 +364,10 @@ pub(super) async fn overdue(bounds: Bounds, body: &RequestBody) -> SendError {
         let (next, error) = match body.progress() {
             Some(progress) if !progress.ended => (
                 progress.moved.max(begun) + bounds.body,
-                SendError::RequestTimeout(bounds.body),
+                match progress.waits_for_client {
+                    true => SendError::ClientTimeout(bounds.body),
+                    false => SendError::RequestTimeout(bounds.body),
+                },
             ),
             progress => {
                 let sent = progress.map_or(begun, |progress| progress.moved.max(begun));

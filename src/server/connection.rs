@@ -21,7 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::stream::{Io, Stream, Wire};
+use super::listener::Accepted;
+use super::socket::{Socket, Wire};
+use super::stream::{Io, Stream};
 use super::{http2, tls};
 use crate::proxy::Proxy;
 use crate::proxy::body::{Activity, ResponseBody};
@@ -41,7 +43,7 @@ pub(super) struct Entrance {
     pub(super) stop: CancellationToken,
 }
 
-/// How long a client may do nothing.
+/// How long a client may do nothing, or take nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// From the accept to the end of the TLS handshake.
@@ -49,33 +51,41 @@ pub(super) struct Bounds {
     /// From the accept to the whole head of the first request.
     pub(super) first_request: Duration,
     pub(super) idle: Duration,
-    /// How long a client may be silent, and then how long it may leave the question unanswered whether it is there.
+    /// How long a client may take nothing of what is there for it. In HTTP/2 also: how long it may be silent, and then
+    /// how long it may leave the question unanswered whether it is there.
     pub(super) body: Duration,
     /// How long a client may go on sending what nobody wants.
     pub(super) linger: Duration,
 }
 
-/// How long a first request may still arrive on a connection that is to end.
-const FIRST_REQUEST_UNDER_WAY: Duration = Duration::from_secs(1);
+/// How long a request may still arrive on a connection that is to end.
+const REQUEST_UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve(io: Io, entrance: Rc<Entrance>) {
+pub(super) async fn serve(accepted: Accepted, entrance: Rc<Entrance>) {
     let activity = Activity::new();
-    if let Io::Tcp(tcp) = &io {
-        // A socket that refuses the option is about to fail anyway.
-        let _ = tcp.set_nodelay(true);
-    }
+    let wire = Rc::<Wire>::default();
+    let bound = entrance.bounds.body;
+    let io = match accepted {
+        Accepted::Unix(unix) => Io::Unix(Socket::new(unix, &wire, bound)),
+        Accepted::Tcp(tcp) => {
+            // A socket that refuses the option is about to fail anyway.
+            let _ = tcp.set_nodelay(true);
+            Io::Tcp(Socket::new(tcp, &wire, bound))
+        }
+    };
     match (&entrance.tls, io) {
         // Boxed: the state of TLS and of HTTP/2 would otherwise be carried along by every plain connection.
         (Some(acceptor), Io::Tcp(tcp)) => {
-            Box::pin(serve_tls(tcp, acceptor, &entrance, activity)).await;
+            Box::pin(serve_tls(tcp, wire, acceptor, &entrance, activity)).await;
         }
-        (_, io) => serve_http1(Stream::new(io), &entrance, &activity).await,
+        (_, io) => serve_http1(Stream::new(io, wire), &entrance, &activity).await,
     }
 }
 
 async fn serve_tls(
-    tcp: TcpStream,
+    tcp: Socket<TcpStream>,
+    wire: Rc<Wire>,
     acceptor: &TlsAcceptor,
     entrance: &Rc<Entrance>,
     activity: Rc<Activity>,
@@ -87,14 +97,14 @@ async fn serve_tls(
     match begun {
         Ok(Ok(tls::Begun::Tls(stream))) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
-            let stream = Stream::new(Io::Tls(stream));
+            let stream = Stream::new(Io::Tls(stream), wire);
             match is_http2 {
                 true => http2::serve(stream, entrance, activity).await,
                 false => serve_http1(stream, entrance, &activity).await,
             }
         }
         Ok(Ok(tls::Begun::Plain(tcp))) => {
-            refuse_plain(Stream::new(Io::Tcp(tcp)), entrance, &activity).await;
+            refuse_plain(Stream::new(Io::Tcp(tcp), wire), entrance, &activity).await;
         }
         Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
         Err(_) => tracing::debug!("a TLS handshake took too long (timeouts.handshake)"),
@@ -190,6 +200,7 @@ pub(super) struct Watch<'a> {
     activity: &'a Activity,
     wire: &'a Wire,
     farewell: Duration,
+    rest: Duration,
 }
 
 impl<'a> Watch<'a> {
@@ -199,6 +210,7 @@ impl<'a> Watch<'a> {
             activity,
             wire,
             farewell: Duration::MAX,
+            rest: REQUEST_UNDER_WAY,
         }
     }
 
@@ -207,13 +219,17 @@ impl<'a> Watch<'a> {
         Self { farewell, ..self }
     }
 
+    /// How long the rest of responses may stand still that is neither the proxy's nor the system's any more.
+    pub(super) fn rest(self, rest: Duration) -> Self {
+        Self { rest, ..self }
+    }
+
     /// Completes when the connection has ended, with how it did, or when it has been given up.
     pub(super) async fn over<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
         end: impl FnOnce(Pin<&mut C>),
     ) -> Option<C::Output> {
-        let bounds = self.entrance.bounds;
         let idle = tokio::select! {
             biased;
             ended = connection.as_mut() => return Some(ended),
@@ -221,10 +237,9 @@ impl<'a> Watch<'a> {
             () = self.entrance.stop.cancelled() => false,
         };
         end(connection.as_mut());
-        // hyper has taken the whole of a response before the client has.
-        let bound = match (idle, self.activity.idle_since()) {
-            (_, Some((_, false))) => FIRST_REQUEST_UNDER_WAY,
-            (true, _) => bounds.idle,
+        let bound = match (idle, self.idle_since()) {
+            (_, Some((_, false))) => REQUEST_UNDER_WAY,
+            (true, _) => self.rest,
             (false, Some(_)) => self.farewell,
             // What is under way may end; how long it may take is the worker's to say.
             (false, None) => Duration::MAX,
@@ -239,7 +254,7 @@ impl<'a> Watch<'a> {
     async fn idle(&self) {
         let bounds = self.entrance.bounds;
         loop {
-            let deadline = match self.activity.idle_since() {
+            let deadline = match self.idle_since() {
                 Some((since, true)) => since + bounds.idle,
                 Some((since, false)) => since + bounds.first_request,
                 // Looked at again when it could be idle for that long at the earliest: one timer for many requests.
@@ -252,13 +267,24 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Completes when nothing is under way and no byte has moved for so long. A client that has sent half a head would be
-    /// waited for without a bound.
+    /// Since when there has been nothing to do, and whether there was a request before; `None` while there is. hyper
+    /// takes the whole of a response from the proxy before the client has it.
+    fn idle_since(&self) -> Option<(Instant, bool)> {
+        let (since, used) = self.activity.idle_since()?;
+        let since = self
+            .wire
+            .resumed()
+            .map_or(since, |resumed| resumed.max(since));
+        (!self.wire.is_stalled()).then_some((since, used))
+    }
+
+    /// Completes when nothing is under way and the client has taken nothing for so long. What it sends does not count:
+    /// one that sends its head byte by byte would be waited for without a bound.
     async fn forsaken(&self, bound: Duration) {
         loop {
-            let moved = self.wire.moved();
+            let taken = self.wire.taken();
             tokio::time::sleep(bound).await;
-            if self.activity.idle_since().is_some() && self.wire.moved() == moved {
+            if self.idle_since().is_some() && self.wire.taken() == taken {
                 return;
             }
         }

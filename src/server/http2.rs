@@ -1,9 +1,10 @@
 //! HTTP/2 towards clients (RFC 9113): a task for each stream, and the bounds of a connection.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderValue};
@@ -17,8 +18,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Entrance, Watch};
+use super::patience::Patience;
 use super::stream::Stream;
-use crate::proxy::body::{Activity, ResponseBody};
+use crate::proxy::body::{Activity, Pace, ResponseBody};
 
 /// Requests that a client may have under way on one connection; more wait at the client.
 const MOST_STREAMS: u32 = 128;
@@ -33,13 +35,22 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// they do not ask, and would be waited for in vain.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+tokio::task_local! {
+    /// Of the response on the stream whose task this is.
+    static PACE: Rc<Pace>;
+}
+
 /// Serves a connection until either side ends it. That many streams are reset as soon as they are opened ends it too:
 /// that bound is the library's own.
 pub(super) async fn serve(stream: Stream, entrance: &Rc<Entrance>, activity: Rc<Activity>) {
     let wire = stream.wire();
     let service = service_fn(|request| answer(entrance.clone(), activity.clone(), request));
     let body = entrance.bounds.body;
-    let connection = http2::Builder::new(Tasks(entrance.tasks.clone()))
+    let tasks = Tasks {
+        tracker: entrance.tasks.clone(),
+        bound: body,
+    };
+    let connection = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(LARGEST_HEAD)
@@ -51,6 +62,8 @@ pub(super) async fn serve(stream: Stream, entrance: &Rc<Entrance>, activity: Rc<
         .serve_connection(TokioIo::new(stream), service);
     Watch::new(entrance, &activity, &wire)
         .farewell(FAREWELL)
+        // It is kept until a window opens, where nobody sees it.
+        .rest(entrance.bounds.idle)
         .over(pin!(connection), http2::Connection::graceful_shutdown)
         .await;
 }
@@ -67,6 +80,7 @@ async fn answer(
         withhold_content(&mut response);
     }
     response.body_mut().keep_busy(busy);
+    response.body_mut().keep_pace(PACE.with(Rc::clone));
     Ok(response)
 }
 
@@ -82,15 +96,46 @@ fn withhold_content(response: &mut Response<ResponseBody>) {
     response.body_mut().withhold();
 }
 
-/// Gives each stream a task on this thread.
+/// Gives each stream a task on this thread, which ends when the client does not take its content for too long.
 #[derive(Clone, Debug)]
-struct Tasks(TaskTracker);
+struct Tasks {
+    tracker: TaskTracker,
+    bound: Duration,
+}
 
 impl<F> Executor<F> for Tasks
 where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, stream: F) {
-        self.0.spawn_local(stream);
+        let pace = Rc::<Pace>::default();
+        let stream = PACE.scope(pace.clone(), stream);
+        self.tracker
+            .spawn_local(while_it_moves(stream, pace, self.bound));
     }
+}
+
+/// Runs a stream to its end, or until the client has taken nothing of it for so long; dropped, the stream is reset.
+async fn while_it_moves(stream: impl Future<Output = ()>, pace: Rc<Pace>, bound: Duration) {
+    let mut stream = pin!(stream);
+    let mut patience = Patience::new(bound);
+    let mut last = None;
+    poll_fn(|cx| {
+        if stream.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let piece = pace.waits_for();
+        if piece != last {
+            patience.renew();
+            last = piece;
+        }
+        if piece.is_none() {
+            return Poll::Pending;
+        }
+        ready!(patience.poll_end(cx));
+        pace.give_up();
+        tracing::debug!("a client took nothing of a stream for {bound:?} (timeouts.body)");
+        Poll::Ready(())
+    })
+    .await;
 }

@@ -6,9 +6,8 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::stream::Io;
 use crate::config::Scheme;
 
 /// Where clients reach the server. Shown as `serve` prints it: `http://127.0.0.1:8118`, `unix:/run/proxy.sock`.
@@ -76,6 +75,13 @@ impl Socket {
     }
 }
 
+/// A connection as it was accepted.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
 /// A listening socket in the hands of a worker.
 #[derive(Debug)]
 pub(super) enum Listener {
@@ -93,10 +99,10 @@ impl Listener {
     }
 
     /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<Io> {
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| Io::Tcp(stream)),
-            Self::Unix(unix) => unix.accept().await.map(|(stream, _)| Io::Unix(stream)),
+            Self::Tcp(tcp) => tcp.accept().await.map(|(tcp, _)| Accepted::Tcp(tcp)),
+            Self::Unix(unix) => unix.accept().await.map(|(unix, _)| Accepted::Unix(unix)),
         }
     }
 }

@@ -16,6 +16,8 @@ mod bind;
 mod connection;
 mod http2;
 mod listener;
+mod patience;
+mod socket;
 mod stream;
 mod tls;
 mod unix;

@@ -1,6 +1,5 @@
-//! The bytes to and from a client.
+//! The bytes to and from a client, by whatever way they come.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
+
+use super::socket::{Socket, Wire};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -21,43 +22,16 @@ pub(super) struct Stream {
 /// By what the bytes come.
 #[derive(Debug)]
 pub(super) enum Io {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// What whoever watches over a connection knows of its bytes.
-#[derive(Debug, Default)]
-pub(super) struct Wire {
-    /// Bytes that moved in either direction.
-    moved: Cell<u64>,
-    /// Whether only the end of the connection will show that the content on its way is whole.
-    ends_by_close: Cell<bool>,
-}
-
-impl Wire {
-    /// How many bytes have moved.
-    pub(super) fn moved(&self) -> u64 {
-        self.moved.get()
-    }
-
-    /// The next content ends with the connection, or does not.
-    pub(super) fn ends_by_close(&self, ends_by_close: bool) {
-        self.ends_by_close.set(ends_by_close);
-    }
-
-    fn add(&self, bytes: usize) {
-        self.moved.set(self.moved.get().wrapping_add(bytes as u64));
-    }
+    Tcp(Socket<TcpStream>),
+    Unix(Socket<UnixStream>),
+    Tls(Box<TlsStream<Socket<TcpStream>>>),
 }
 
 impl Stream {
-    pub(super) fn new(io: Io) -> Self {
-        Self {
-            io,
-            wire: Rc::default(),
-            ended: false,
-        }
+    /// A connection of which `wire` tells.
+    pub(super) fn new(io: Io, wire: Rc<Wire>) -> Self {
+        let ended = false;
+        Self { io, wire, ended }
     }
 
     pub(super) fn wire(&self) -> Rc<Wire> {
@@ -79,7 +53,7 @@ impl Drop for Stream {
             && let Io::Tcp(tcp) = &self.io
         {
             // A socket that refuses the option is closed already.
-            let _ = tcp.set_zero_linger();
+            let _ = tcp.get_ref().set_zero_linger();
         }
     }
 }
@@ -90,14 +64,11 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = ready!(match &mut self.io {
+        match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
-        });
-        self.wire.add(buf.filled().len() - before);
-        Poll::Ready(read)
+        }
     }
 }
 
@@ -107,13 +78,11 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(match &mut self.io {
+        match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Io::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
-        })?;
-        self.wire.add(written);
-        Poll::Ready(Ok(written))
+        }
     }
 
     fn poll_write_vectored(
@@ -121,13 +90,11 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(match &mut self.io {
+        match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Io::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
-        })?;
-        self.wire.add(written);
-        Poll::Ready(Ok(written))
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::socket::Socket;
 use crate::config::TlsFiles;
 use crate::secret::Zeroizing;
 
@@ -198,15 +199,15 @@ fn warn_of_readers(key: &Path) {
 
 /// How a connection to a TLS listener begins.
 pub(super) enum Begun {
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket<TcpStream>>>),
     /// The client speaks plain HTTP. It has been promised nothing, so it can be told.
-    Plain(TcpStream),
+    Plain(Socket<TcpStream>),
 }
 
 /// Shakes hands with a client.
-pub(super) async fn accept(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Begun> {
+pub(super) async fn accept(tcp: Socket<TcpStream>, acceptor: &TlsAcceptor) -> io::Result<Begun> {
     let mut first = [0];
-    let read = tcp.peek(&mut first).await?;
+    let read = tcp.get_ref().peek(&mut first).await?;
     // A method begins with a letter, a TLS record with its type, 22 (RFC 8446 section 5.1).
     if read == 1 && first[0].is_ascii_alphabetic() {
         return Ok(Begun::Plain(tcp));

@@ -127,9 +127,9 @@ async fn accept(listener: Listener, entrance: Rc<Entrance>) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(io) => {
+            Ok(accepted) => {
                 failing = false;
-                let connection = connection::serve(io, entrance.clone());
+                let connection = connection::serve(accepted, entrance.clone());
                 entrance.tasks.spawn_local(connection);
             }
             // The client has left the queue; the next one may be there.

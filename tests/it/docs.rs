@@ -110,6 +110,7 @@ fn the_readme_names_every_error_code_that_the_proxy_answers_with() {
         "originNotAllowed",
         "policyDenied",
         "badRequest",
+        "requestTimeout",
         "loopDetected",
         "loginRequired",
         "tokenUnavailable",

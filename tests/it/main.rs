@@ -37,4 +37,5 @@ mod tls;
 mod token_answers;
 mod unix_sockets;
 mod unknown_outcome;
+mod waits;
 mod websocket;

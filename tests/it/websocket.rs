@@ -1,6 +1,7 @@
 //! WebSockets (rule F16): tunnelled with every byte, and no other change of protocol.
 
 use std::io::Write;
+use std::net::Shutdown;
 use std::process::{Command, Stdio};
 
 use aws_lc_rs::digest;
@@ -125,10 +126,12 @@ fn f16_much_passes_both_ways_at_once() {
     let (mut client, mut connection) = opened(&upstream, &serving);
     let (mut up, mut down) = (client.second_handle(), connection.second_handle());
     let up = std::thread::spawn(move || up.write_all(&vec![1; LENGTH]));
-    let down = std::thread::spawn(move || down.write_all(&vec![2; LENGTH]));
+    let down = std::thread::spawn(move || {
+        down.write_all(&vec![2; LENGTH])?;
+        down.shutdown(Shutdown::Write)
+    });
     assert!(connection.read(LENGTH).iter().all(|byte| *byte == 1));
     up.join().expect("no panic").expect("all was sent");
-    connection.finish();
     let mut bytes = Vec::new();
     assert!(client.rest(&mut bytes));
     down.join().expect("no panic").expect("all was sent");

@@ -7,6 +7,7 @@
 mod activity;
 mod expectation;
 mod outgoing;
+mod pace;
 mod recorder;
 mod recording;
 mod recordings;
@@ -16,6 +17,7 @@ mod spool;
 
 pub use activity::{Activity, Busy};
 pub use outgoing::{Outgoing, OutgoingError};
+pub use pace::Pace;
 pub use recorder::Lost;
 pub use recording::{Failed, Progress};
 pub use recordings::Recordings;

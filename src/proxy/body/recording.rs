@@ -75,6 +75,8 @@ pub struct Progress {
     pub moved: Instant,
     /// Whether all of it has been handed on, but for trailers where its length was announced.
     pub ended: bool,
+    /// Whether more is wanted and the client sends none.
+    pub waits_for_client: bool,
     /// Why it cannot be, where that is so.
     pub failed: Option<Failed>,
 }
@@ -94,6 +96,7 @@ impl<B> Recording<B> {
         self.turn = self.attempts;
         self.readers += 1;
         self.progress.ended = self.length == Some(0);
+        self.progress.waits_for_client = false;
         self.progress.failed = None;
         self.caught_up = self.passed == 0;
         self.turn
@@ -202,6 +205,7 @@ where
             progress: Progress {
                 moved: Instant::now(),
                 ended: false,
+                waits_for_client: false,
                 failed: None,
             },
         }
@@ -232,8 +236,9 @@ where
             self.expectation = None;
         }
         ready!(self.recorder.poll_room(cx));
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        Poll::Ready(match frame {
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.progress.waits_for_client = frame.is_pending();
+        Poll::Ready(match ready!(frame) {
             Some(Ok(frame)) => {
                 let frame = self.keep(frame);
                 // Of a body of known length nobody asks for more than that.

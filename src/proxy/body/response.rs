@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::activity::Busy;
+use super::pace::{PIECE, Pace};
 use super::request::RequestBody;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::tunnel::Tunnel;
@@ -33,6 +35,8 @@ pub struct ResponseBody {
     busy: Option<Busy>,
     /// The request, where it is not over yet.
     request: Option<RequestBody>,
+    /// Tells whether the client takes it, on a stream of HTTP/2.
+    pace: Option<Rc<Pace>>,
     /// What the connection becomes behind this response.
     tunnel: Option<Box<Tunnel>>,
 }
@@ -83,6 +87,7 @@ impl ResponseBody {
             exchange: None,
             busy: None,
             request: None,
+            pace: None,
             tunnel: None,
         }
     }
@@ -105,6 +110,11 @@ impl ResponseBody {
         self.busy = Some(busy);
     }
 
+    /// Hands the content on in small pieces, and tells when.
+    pub fn keep_pace(&mut self, pace: Rc<Pace>) {
+        self.pace = Some(pace);
+    }
+
     /// Leaves the rest of the request to whoever carries it on, when this body has come to its end.
     pub fn then_carry_on(&mut self, request: RequestBody) {
         self.request = Some(request);
@@ -123,6 +133,23 @@ impl ResponseBody {
             && let Some(upload) = rest.and_then(UpstreamBody::into_upload)
         {
             request.leave(upload, self.busy.take());
+        }
+    }
+
+    /// The beginning of a frame, where it is to go in pieces.
+    fn piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let Some(pace) = &self.pace else {
+            return frame;
+        };
+        pace.hand_on();
+        match frame.into_data() {
+            Ok(mut data) if data.len() > PIECE => {
+                let rest = data.split_off(PIECE);
+                self.kept.push_front(Ok(Frame::data(rest)));
+                Frame::data(data)
+            }
+            Ok(data) => Frame::data(data),
+            Err(frame) => frame,
         }
     }
 
@@ -151,6 +178,9 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(pace) = &self.pace {
+            pace.ask();
+        }
         if let Some(error) = self.error.take() {
             if let Some(exchange) = &mut self.exchange {
                 exchange.cut();
@@ -163,6 +193,7 @@ impl Body for ResponseBody {
         };
         match frame {
             Some(Ok(frame)) => {
+                let frame = self.piece(frame);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.count(&frame);
                 }
@@ -206,7 +237,8 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if self.is_end_stream() {
+        let is_left = self.pace.as_ref().is_some_and(|pace| pace.is_given_up());
+        if self.is_end_stream() && !is_left {
             self.finish();
         } else if let Some(exchange) = &mut self.exchange {
             exchange.cut();

@@ -3,6 +3,9 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::{AddressFamily, SocketType};
+
 use super::SOON;
 
 /// A connection.
@@ -24,7 +27,19 @@ pub(crate) struct Response {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("a connection");
+        Self::on(TcpStream::connect(address).expect("a connection"), address)
+    }
+
+    /// A connection on which the system takes little that the test has not read.
+    pub(crate) fn connect_with_little_room(address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+        let socket = socket.expect("a socket");
+        set_socket_recv_buffer_size(&socket, 64 << 10).expect("a size");
+        rustix::net::connect(&socket, &address).expect("a connection");
+        Self::on(TcpStream::from(socket), address)
+    }
+
+    fn on(stream: TcpStream, address: SocketAddr) -> Self {
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
         stream.set_write_timeout(Some(SOON)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
@@ -137,6 +152,13 @@ impl Client {
             bytes.extend(byte);
         }
         bytes
+    }
+
+    /// Reads so many bytes, or as many as come before the end; returns how many.
+    pub(crate) fn take(&mut self, length: usize) -> usize {
+        let mut limited = (&mut self.stream).take(length as u64);
+        let read = io::copy(&mut limited, &mut io::sink());
+        read.map_or(0, |read| read as usize)
     }
 
     /// Reads to the end of what the proxy sends; `false` when the connection breaks off instead of ending.

@@ -12,6 +12,7 @@ pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 
 /// On HEADERS and DATA; on SETTINGS and PING it means ACK.
 pub(crate) const END_STREAM: u8 = 1;
@@ -71,6 +72,11 @@ impl Frames {
         ];
         all.extend_from_slice(fields);
         headers(stream, &all, flags)
+    }
+
+    /// Lets so many more bytes come on a stream, or on all together: stream 0.
+    pub(crate) fn open_window(&mut self, stream: u32, bytes: u32) {
+        self.bytes(&frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes()));
     }
 
     /// The next frame; `None` when the connection has ended.

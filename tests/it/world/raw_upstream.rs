@@ -29,6 +29,7 @@ impl RawUpstream {
     pub(crate) fn accept(&self) -> Connection {
         let (stream, _) = self.listener.accept().expect("a connection");
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        stream.set_write_timeout(Some(SOON)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Connection(stream)
     }

@@ -1,0 +1,168 @@
+//! A client's socket, on which what is written must move (rule F12).
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use rustix::net::sockopt::set_socket_linger;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::patience::Patience;
+
+/// What whoever watches over a connection knows of its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    /// Bytes that the client took, TLS included.
+    taken: Cell<u64>,
+    /// Whether there are bytes that the client does not take.
+    is_stalled: Cell<bool>,
+    /// When it last took some that it had not taken at once.
+    resumed: Cell<Option<Instant>>,
+    /// Whether only the end of the connection will show that the content on its way is whole.
+    pub(super) ends_by_close: Cell<bool>,
+}
+
+impl Wire {
+    /// How many bytes the client has taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.get()
+    }
+
+    /// Whether bytes wait for the client to take them.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_stalled.get()
+    }
+
+    /// When bytes that had to wait for the client last moved.
+    pub(super) fn resumed(&self) -> Option<Instant> {
+        self.resumed.get()
+    }
+
+    /// The next content ends with the connection, or does not.
+    pub(super) fn ends_by_close(&self, ends_by_close: bool) {
+        self.ends_by_close.set(ends_by_close);
+    }
+
+    fn add(&self, bytes: usize) {
+        self.taken.set(self.taken.get().wrapping_add(bytes as u64));
+    }
+}
+
+/// A socket that gives its connection up when the client takes nothing of what is to be written for too long.
+///
+/// Nothing is done for that as long as the system takes what is written at once.
+#[derive(Debug)]
+pub(super) struct Socket<T> {
+    io: T,
+    wire: Rc<Wire>,
+    /// How long a write may wait.
+    patience: Patience,
+}
+
+impl<T: AsFd> Socket<T> {
+    pub(super) fn new(io: T, wire: &Rc<Wire>, bound: Duration) -> Self {
+        Self {
+            io,
+            wire: wire.clone(),
+            patience: Patience::new(bound),
+        }
+    }
+
+    pub(super) fn get_ref(&self) -> &T {
+        &self.io
+    }
+
+    /// Something was written, or cannot be.
+    fn written(&mut self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
+        if self.patience.renew() {
+            self.wire.is_stalled.set(false);
+            self.wire.resumed.set(Some(Instant::now()));
+        }
+        if let Ok(bytes) = written {
+            self.wire.add(bytes);
+        }
+        Poll::Ready(written)
+    }
+
+    /// The system takes nothing more for now.
+    fn waits(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.wire.is_stalled.set(true);
+        ready!(self.patience.poll_end(cx));
+        // The system says that there is room again when a third of what it holds has gone, which may be megabytes. A
+        // client that is only slow has made some before.
+        match rustix::net::send(&self.io, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(written) => self.written(Ok(written)),
+            Err(Errno::AGAIN) => Poll::Ready(Err(self.give_up())),
+            Err(error) => self.written(Err(error.into())),
+        }
+    }
+
+    /// The system would go on offering what it holds for minutes.
+    fn give_up(&mut self) -> io::Error {
+        // A socket that refuses the option is closed already.
+        let _ = set_socket_linger(&self.io, Some(Duration::ZERO));
+        tracing::debug!(
+            "a client took nothing for {:?} (timeouts.body)",
+            self.patience.bound()
+        );
+        io::ErrorKind::TimedOut.into()
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + AsFd + Unpin> AsyncWrite for Socket<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let socket = self.get_mut();
+        match Pin::new(&mut socket.io).poll_write(cx, buf) {
+            Poll::Ready(written) => socket.written(written),
+            Poll::Pending => socket.waits(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let socket = self.get_mut();
+        match Pin::new(&mut socket.io).poll_write_vectored(cx, bufs) {
+            Poll::Ready(written) => socket.written(written),
+            Poll::Pending => {
+                let first = bufs.iter().find(|buf| !buf.is_empty());
+                socket.waits(cx, first.map_or(&[], |buf| buf))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
