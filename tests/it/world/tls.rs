@@ -172,6 +172,10 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, behind: SocketAddr
             let Ok(mut tls) = acceptor.accept(stream).await else {
                 return;
             };
+            if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+                // Nobody speaks it here.
+                return;
+            }
             let mut plain = TcpStream::connect(behind).await.expect("the stand-in");
             let _ = tokio::io::copy_bidirectional(&mut tls, &mut plain).await;
         });
