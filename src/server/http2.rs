@@ -80,6 +80,7 @@ async fn answer(
         withhold_content(&mut response);
     }
     response.body_mut().keep_busy(busy);
+    // What answers is polled by the task of its stream.
     response.body_mut().keep_pace(PACE.with(Rc::clone));
     Ok(response)
 }
