@@ -2,19 +2,28 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::body::RequestBody;
 
-/// How long the client may be silent while nobody wants what it sends; nginx has the same, by the name of
-/// `lingering_timeout`.
+/// How long the client may be silent while nobody wants what it sends, and upstream take nothing of a request that it has
+/// refused; nginx has the former, by the name of `lingering_timeout`.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Sees to the rest of a request whose answer has begun.
 ///
-/// Upstream gets it, also behind a whole answer, until it stands still for `standstill`. What upstream does not take is
+/// Upstream gets it, also behind a whole answer, until it stands still for `standstill`, or more briefly where that answer
+/// is an error: hardly anything depends on the rest then, and the client may not see the error before it is sent. What upstream does not take is
 /// read and forgotten, for `bound` at the most: many clients send all of a request before they read a byte of the
 /// answer. A connection that is closed with bytes on it that were not read is reset, and with the reset the other side
 /// loses what it has not read yet: the answer.
-pub(super) async fn carry_on(body: RequestBody, standstill: Duration, bound: Duration) {
+pub(super) async fn carry_on(
+    body: RequestBody,
+    answer: StatusCode,
+    standstill: Duration,
+    bound: Duration,
+) {
+    let standstill = patience(answer, standstill);
     let too_slow = async {
         body.left().await;
         // Nothing comes from a client that was not asked for it before it had the answer.
@@ -31,4 +40,35 @@ pub(super) async fn carry_on(body: RequestBody, standstill: Duration, bound: Dur
         async { while let Ok(true) = tokio::time::timeout(SILENCE, body.discard()).await {} };
     // However it ends: the client's connection follows.
     let _ = tokio::time::timeout(bound, reading).await;
+}
+
+/// How long upstream may take nothing of a request that it has answered so.
+fn patience(answer: StatusCode, standstill: Duration) -> Duration {
+    let refused = answer.is_client_error() || answer.is_server_error();
+    if refused {
+        standstill.min(SILENCE)
+    } else {
+        standstill
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f18_only_an_error_shortens_the_wait_for_upstream() {
+        let two_minutes = Duration::from_secs(120);
+        for (status, expected) in [
+            (StatusCode::OK, two_minutes),
+            (StatusCode::ACCEPTED, two_minutes),
+            (StatusCode::TEMPORARY_REDIRECT, two_minutes),
+            (StatusCode::PAYLOAD_TOO_LARGE, SILENCE),
+            (StatusCode::INTERNAL_SERVER_ERROR, SILENCE),
+        ] {
+            assert_eq!(patience(status, two_minutes), expected, "{status}");
+        }
+        let short = Duration::from_millis(300);
+        assert_eq!(patience(StatusCode::UNAUTHORIZED, short), short);
+    }
 }

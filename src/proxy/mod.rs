@@ -179,6 +179,7 @@ impl Proxy {
             response.body_mut().then_carry_on(body.clone());
             self.tasks.spawn_local(linger::carry_on(
                 body,
+                response.status(),
                 self.settings.body_timeout,
                 self.settings.linger,
             ));

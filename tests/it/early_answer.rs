@@ -179,6 +179,25 @@ fn f18_upstream_is_not_waited_for_that_takes_no_more_of_a_request_that_it_has_an
     drop(connection);
 }
 
+/// The bound of a body that moves would keep such a client from the answer for two minutes, longer than most of them
+/// wait: it sends for [`SOON`] at the most.
+#[test]
+fn f18_upstream_is_waited_for_only_briefly_that_takes_no_more_of_a_request_that_it_has_refused() {
+    let (upstream, _world, serving) = raw("");
+    let sending = sending_all(upload(&serving), LARGE);
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    connection.send(TOO_LARGE);
+    // It stays there and reads nothing.
+    let mut client = sending.join().expect("no panic");
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (413, "too much")
+    );
+    drop(connection);
+}
+
 #[test]
 fn f17_f18_a_client_that_was_not_asked_and_sends_all_the_same_gets_its_answer() {
     let (upstream, _world, serving) = raw("");
