@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lucid_proxy::sandbox::{Behaviour, Counts};
 
-use crate::world::{SOON, Serving, World, errors, is_there, missing, printed};
+use crate::world::{SOON, Serving, World, errors, is_there, missing, printed, python_with};
 
 /// Short enough that scripts run one after another outlive several, long enough that a busy machine gets a request
 /// through with a token that was issued for it.
@@ -15,7 +15,7 @@ const LIFETIME: Duration = Duration::from_secs(2);
 
 #[test]
 fn list_users_follows_its_pages_across_dying_tokens() {
-    let Some(python) = python_with_requests() else {
+    let Some(python) = python_with(&["requests"]) else {
         return;
     };
     each_way(
@@ -64,7 +64,7 @@ fn upload_and_export_gets_both_through_across_dying_tokens() {
 
 #[test]
 fn refresh_by_itself_works_with_what_it_is_given_across_dying_tokens() {
-    let Some(python) = python_with_requests() else {
+    let Some(python) = python_with(&["requests"]) else {
         return;
     };
     let kept = tempfile::tempdir().expect("a directory");
@@ -197,7 +197,7 @@ fn succeeded(output: &Output, serving: &Serving) {
 
 /// Upstream saw the proxy's tokens alone, each refresh token once, and nothing that a correct proxy would not send.
 #[track_caller]
-fn is_clean(counts: &Counts) {
+pub(crate) fn is_clean(counts: &Counts) {
     assert_eq!(counts.unknown_tokens, 0, "a stale token reached upstream");
     assert_eq!(counts.missing_tokens, 0);
     assert_eq!(counts.token_posts, counts.rotations);
@@ -208,7 +208,7 @@ fn is_clean(counts: &Counts) {
 /// Those of the scripts that can run here.
 fn scripts(address: SocketAddr) -> Vec<Command> {
     let mut scripts = Vec::new();
-    if let Some(python) = python_with_requests() {
+    if let Some(python) = python_with(&["requests"]) {
         scripts.push(script(&python, "list_users.py", address));
         let mut refreshing = script(&python, "refresh_by_itself.py", address);
         refreshing.arg("/does/not/exist");
@@ -238,18 +238,6 @@ fn script(program: &str, name: &str, address: SocketAddr) -> Command {
         command.env_remove(name);
     }
     command
-}
-
-/// A Python that has the module `requests`: the first one in the path may be another than the distribution's, whose
-/// packages it does not see.
-fn python_with_requests() -> Option<String> {
-    let python = ["python3", "/usr/bin/python3"]
-        .into_iter()
-        .find(|python| is_there(python, &["-c", "import requests"]));
-    if python.is_none() {
-        missing("a Python 3 with the module requests");
-    }
-    python.map(str::to_owned)
 }
 
 /// An example of this package, from the directory beside the one in which this test was built. `cargo test` builds

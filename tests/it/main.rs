@@ -25,6 +25,7 @@ mod independent;
 mod login;
 mod logout;
 mod oauth2;
+mod real_clients;
 mod refresh;
 mod replay;
 mod request_log;

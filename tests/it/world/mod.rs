@@ -27,7 +27,7 @@ use lucid_proxy::sandbox::{Behaviour, CLIENT_ID, CLIENT_SECRET, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) use client::{Client, Response, get, is_late};
-pub(crate) use programs::{is_there, missing};
+pub(crate) use programs::{is_there, missing, python_with};
 
 /// For what should happen at once. Generous, since machines are slow at times; nothing is measured with it.
 pub(crate) const SOON: Duration = Duration::from_secs(20);

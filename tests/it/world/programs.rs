@@ -18,3 +18,16 @@ pub(crate) fn missing(what: &str) {
     assert!(!strict, "{what} is missing and LUCID_TEST_STRICT is 1");
     eprintln!("skipped: {what} is missing");
 }
+
+/// A Python that has these modules: the first one in the path may be another than the distribution's, whose packages it
+/// does not see.
+pub(crate) fn python_with(modules: &[&str]) -> Option<String> {
+    let import = format!("import {}", modules.join(", "));
+    let python = ["python3", "/usr/bin/python3"]
+        .into_iter()
+        .find(|python| is_there(python, &["-c", &import]));
+    if python.is_none() {
+        missing(&format!("a Python 3 with {}", modules.join(" and ")));
+    }
+    python.map(str::to_owned)
+}
