@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::examples::is_clean;
 use crate::https;
+use crate::world::http2::Http2Front;
 use crate::world::{World, errors, is_there, missing, printed, python_with};
 use upstream::{Upload, Upstream};
 
@@ -128,6 +129,16 @@ fn f04_f05_f18_wget_never_notices() {
     never_notices("wget", PLAIN);
 }
 
+#[test]
+fn f04_f05_f18_requests_never_notices_in_front_of_http_2() {
+    never_notices_upstreams_http_2("requests", PLAIN);
+}
+
+#[test]
+fn f04_f05_f18_httpx_over_http_2_never_notices_in_front_of_http_2() {
+    never_notices_upstreams_http_2("httpx HTTP/2", TLS);
+}
+
 /// Programs fail loudly: without this the tests above would prove little.
 #[test]
 fn every_step_of_a_program_fails_where_nobody_adds_a_token() {
@@ -163,11 +174,28 @@ fn every_step_of_a_program_fails_where_nobody_adds_a_token() {
 
 /// Runs a program through a proxy that listens so, and has everything checked.
 fn never_notices(name: &str, listen: &str) {
+    never_notices_through(name, listen, |world, upstream| {
+        world.upstream = upstream.origin();
+    });
+}
+
+/// The same with an upstream that is reached as Lucid is, over TLS and HTTP/2.
+fn never_notices_upstreams_http_2(name: &str, listen: &str) {
+    never_notices_through(name, listen, |world, upstream| {
+        let front = Http2Front::start(upstream.address, 100);
+        let bundle = world.directory.path().join("trusted.pem");
+        front.tls.write_bundle(&bundle);
+        world.upstream = front.tls.origin();
+        world.upstream_keys = "http = \"2\"\nca_file = \"trusted.pem\"".to_owned();
+    });
+}
+
+fn never_notices_through(name: &str, listen: &str, lead_to: impl FnOnce(&mut World, &Upstream)) {
     let (mut world, _identity) = https::world();
     let Some((upstream, command)) = prepare(name, &world) else {
         return;
     };
-    world.upstream = upstream.origin();
+    lead_to(&mut world, &upstream);
     let serving = world.serve_on(listen);
     let output = finish(name, command, &serving.endpoint, world.directory.path());
 
