@@ -5,6 +5,7 @@ mod world;
 
 mod activation;
 mod bad_input;
+mod big_bodies;
 mod by_proxy;
 mod clients;
 mod commands;

@@ -120,7 +120,7 @@ fn f05_the_rest_of_a_body_that_is_still_coming_flows_into_the_replay() {
 }
 
 /// A directory for recordings, and the table that names it.
-fn recorded_in(world: &mut World) -> PathBuf {
+pub(crate) fn recorded_in(world: &mut World) -> PathBuf {
     let directory = world.directory.path().join("recordings");
     fs::create_dir(&directory).expect("a directory");
     world.tables = format!("[replay]\ndirectory = {directory:?}\n");

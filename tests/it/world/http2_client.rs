@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
 use super::tls::Identity;
@@ -132,6 +133,20 @@ impl Begun {
         answer.unwrap_or_else(|error| panic!("no answer: {error:?}"))
     }
 
+    /// The status of the answer, whose content is handed on as it comes.
+    #[track_caller]
+    pub(crate) fn answer_in_parts(self, mut part: impl FnMut(&[u8])) -> StatusCode {
+        self.runtime.block_on(async {
+            let answered = self.task.await.expect("the task").expect("an answer");
+            let (head, mut incoming) = answered.into_parts();
+            while let Some(frame) = incoming.frame().await {
+                let frame = frame.expect("the content to its end");
+                frame.data_ref().map(Bytes::as_ref).map(&mut part);
+            }
+            head.status
+        })
+    }
+
     /// The answer, unless there is none.
     pub(crate) fn try_answer(self) -> hyper::Result<Answer> {
         self.runtime.block_on(async {
@@ -188,6 +203,27 @@ pub(crate) fn frames(content: &'static [u8], trailers: HeaderMap) -> Content {
         frames.push_back(Frame::trailers(trailers));
     }
     Frames(frames).boxed_unsync()
+}
+
+/// Content that is made while it is sent, and ends when the sender is dropped.
+pub(crate) fn channel() -> (mpsc::Sender<Bytes>, Content) {
+    let (sender, parts) = mpsc::channel(4);
+    (sender, Parts(parts).boxed_unsync())
+}
+
+struct Parts(mpsc::Receiver<Bytes>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let part = self.0.poll_recv(cx);
+        part.map(|part| part.map(|part| Ok(Frame::data(part))))
+    }
 }
 
 struct Frames(VecDeque<Frame<Bytes>>);
