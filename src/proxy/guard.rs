@@ -95,7 +95,10 @@ pub fn asked_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, R
             "the request has more than one Host header; send one",
         ));
     }
-    let host = first.and_then(|value| value.to_str().ok());
+    let host = first.map(|value| value.to_str()).transpose();
+    let host = host.map_err(|_| {
+        Refusal::bad_request("the Host header has characters that no host has; send its name")
+    })?;
     match (uri.authority(), host) {
         (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => Err(
             Refusal::bad_request("the request target and the Host header name different hosts"),
@@ -218,6 +221,15 @@ mod tests {
             ),
             Err("badRequest".to_owned())
         );
+    }
+
+    #[test]
+    fn s02_f15_a_host_that_is_no_text_is_refused_beside_an_absolute_target_too() {
+        for uri in ["/", "http://127.0.0.1:8118/"] {
+            let host = |host| check("127.0.0.1:8118", &[], uri, &[("host", host)]);
+            assert_eq!(host("127.0.0.1:8118"), Ok(()));
+            assert_eq!(host("127.0.0.1:8118ä"), Err("badRequest".to_owned()));
+        }
     }
 
     #[test]
