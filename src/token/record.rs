@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Local, NaiveDateTime, SecondsFormat, TimeZone, Utc};
+use chrono::{DateTime, Datelike, Local, NaiveDateTime, SecondsFormat, TimeZone, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::placeholder::Placeholder;
@@ -199,7 +199,10 @@ impl Record {
             .unwrap_or(SystemTime::UNIX_EPOCH);
         let time = |text: Option<&str>| text.and_then(parse_rfc3339);
         // The example script does not write it down; Lucid's tokens live an hour.
-        let usual = || expires_at.checked_sub(USUAL_LIFETIME).unwrap_or(expires_at);
+        let usual = || {
+            let issued_at = expires_at.checked_sub(USUAL_LIFETIME).unwrap_or(expires_at);
+            writable(issued_at.into())
+        };
         let issued_at = time(stored.issued_at.as_deref()).unwrap_or_else(usual);
         Ok(Self {
             generation: stored.generation,
@@ -316,9 +319,18 @@ fn not_json(error: serde_json::Error) -> RecordError {
 }
 
 fn parse_rfc3339(text: &str) -> Option<SystemTime> {
-    DateTime::parse_from_rfc3339(text)
-        .ok()
-        .map(SystemTime::from)
+    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    Some(writable(time.to_utc()))
+}
+
+/// The nearest time that can be written and read again in every zone: RFC 3339 has four digits for a year.
+fn writable(time: DateTime<Utc>) -> SystemTime {
+    let year = time.year().clamp(1, 9998);
+    if year == time.year() {
+        return time.into();
+    }
+    let nearest = Utc.with_ymd_and_hms(year, 1, 1, 0, 0, 0).earliest();
+    nearest.expect("UTC has every new year's midnight").into()
 }
 
 /// Reads `expiration` as Python's `datetime.isoformat()` writes a local time: without a zone.
@@ -330,12 +342,15 @@ fn parse_naive_local(text: &str) -> Result<SystemTime, RecordError> {
     let naive = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f")
         .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f"))
         .map_err(|_| bad)?;
+    if !(1..=9998).contains(&naive.year()) {
+        return Ok(writable(naive.and_utc()));
+    }
     // In the hour that a clock change repeats, the earlier reading: a token refreshed too early does no harm. An hour
     // that a clock change skips was never on the clock that wrote it; read as UTC it is near enough to be refreshed.
     let local = Local
         .from_local_datetime(&naive)
         .earliest()
-        .map(SystemTime::from);
+        .map(|time| writable(time.to_utc()));
     Ok(local.unwrap_or_else(|| SystemTime::from(naive.and_utc())))
 }
 
@@ -608,5 +623,25 @@ mod tests {
         let record = Record::from_json(json).expect("a record");
         assert!(record.lifetime() > Duration::ZERO);
         let _ = record.to_json();
+    }
+
+    #[test]
+    fn s08_t08_a_time_beyond_the_calendar_is_read_again_as_it_was_written() {
+        for time in [
+            "9999-12-31T23:59:59-23:59",
+            "9999-12-31T23:59:59Z",
+            "0000-01-01T00:00:00+23:59",
+            "+262142-12-31T23:59:59.999",
+            "-262143-01-01T00:00:00",
+            "0001-01-01T00:00:00",
+            "2026-01-02T03:04:05.678",
+        ] {
+            let json = format!(r#"{{"refresh_token":"r","expiration":"{time}"}}"#);
+            let record = Record::from_json(json.as_bytes()).expect(time);
+            let written = record.to_json();
+            let again = Record::from_json(&written).expect(time);
+            assert_eq!(again.to_json(), written, "{time}");
+            let _ = (again.lifetime(), again.refresh_token_end());
+        }
     }
 }
