@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use http::uri::Authority;
 use http::{Method, Uri};
 
 use super::reply::Refusal;
@@ -69,7 +70,10 @@ impl Guard {
         }
         let host = asked_host(uri, headers)?;
         if !self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
-            return Err(Refusal::host_not_allowed(host));
+            return Err(match is_host(host) {
+                true => Refusal::host_not_allowed(host),
+                false => Refusal::bad_request("Host: a name or an address is accepted, and a port"),
+            });
         }
         if let Some(origin) = headers.get(ORIGIN) {
             return Err(Refusal::origin_not_allowed(&String::from_utf8_lossy(
@@ -84,6 +88,12 @@ impl Guard {
         }
         Ok(())
     }
+}
+
+/// Whether it is `uri-host [ ":" port ]` (RFC 9110 section 7.2). A password before it is nobody's business: what is none is
+/// not repeated.
+fn is_host(host: &str) -> bool {
+    host.parse::<Authority>().is_ok() && !host.contains('@')
 }
 
 /// The host that the client asked for: that of an absolute-form target, else `Host` (RFC 9112 section 3.2.2).

@@ -87,17 +87,21 @@ fn has_member(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
     members(headers, name).any(|member| member.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-/// Whether a message has no transfer coding, or `chunked` alone. hyper takes that off and puts it on again, but leaves
-/// any other as it is, without saying so behind the proxy.
-pub fn is_plainly_coded(headers: &HeaderMap) -> bool {
+/// Whether a message says in one way only where it ends: by `chunked` alone, by one length, or not at all (RFC 9112
+/// section 6.3). hyper takes `chunked` off and puts it on again, but leaves any other coding as it is, without saying so
+/// behind the proxy; where an answer has both, it takes the chunks and leaves the length.
+pub fn is_plainly_framed(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let first = codings.next().is_none_or(|coding| {
-        coding
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked")
-    });
-    first && codings.next().is_none()
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let coding = codings.next().map(HeaderValue::as_bytes);
+    let length = lengths.next().map(HeaderValue::as_bytes);
+    let plain = match (coding, length) {
+        (None, None) => true,
+        (Some(coding), None) => coding.trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (None, Some(length)) => !length.is_empty() && length.iter().all(u8::is_ascii_digit),
+        (Some(_), Some(_)) => false,
+    };
+    plain && codings.next().is_none() && lengths.next().is_none()
 }
 
 /// Puts the token in, in the place of whatever the client sent there (F2).

@@ -1,7 +1,7 @@
 //! The request path. `Proxy::forward` reads as the list of its steps; each is a module of its own.
 //!
 //! 1. accept: [`server`](crate::server) hands a request over;
-//! 2. [`guard`]: may this client use the proxy?
+//! 2. [`ambiguity`]: can the request be read in one way only? [`guard`]: may this client use the proxy?
 //! 3. [`route`]: forward it, answer it here (`oauth2`), or refuse it;
 //! 4. [`head`]: what is about one connection goes, what upstream needs comes;
 //! 5. bearer: the current token, from [`token`](crate::token);
@@ -13,6 +13,7 @@
 //!
 //! A request for a WebSocket takes the same steps up to the answer on a way of its own, [`tunnel`].
 
+pub mod ambiguity;
 pub mod body;
 pub mod connection;
 mod cure;
@@ -215,6 +216,7 @@ impl Proxy {
         guard: &Guard,
         exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
+        ambiguity::check(head, guard.scheme())?;
         guard.check(&head.method, &head.uri, &head.headers)?;
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
             Route::Forward => {}
@@ -269,11 +271,6 @@ impl Proxy {
         if head::is_loop(&head.headers) {
             return Err(Refusal::looped());
         }
-        if !head::is_plainly_coded(&head.headers) {
-            return Err(Refusal::bad_request(
-                "Transfer-Encoding: only chunked is accepted",
-            ));
-        }
         if head.version == Version::HTTP_2 {
             head::translate_from_http2(&mut head.headers, has_content);
         }
@@ -310,8 +307,8 @@ impl Proxy {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Switched);
         }
-        if !head::is_plainly_coded(response.headers()) {
-            return Err(SendError::Coding);
+        if !head::is_plainly_framed(response.headers()) {
+            return Err(SendError::Framing);
         }
         Ok(response)
     }

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::body::ResponseBody;
-use super::head::PSEUDONYM;
+use super::head::{self, PSEUDONYM};
 use super::send_error::SendError;
 use crate::token::NoToken;
 use crate::token::state::Trouble;
@@ -33,6 +31,8 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// In which form it is written.
     pub form: Form,
+    /// Whether the connection ends with it: what follows such a request may be part of it to somebody.
+    pub closes: bool,
 }
 
 /// The form of an error.
@@ -75,6 +75,7 @@ impl Refusal {
             message: message.into(),
             retry_after: None,
             form: Form::Api,
+            closes: false,
         }
     }
 
@@ -92,8 +93,6 @@ impl Refusal {
     }
 
     pub(super) fn host_not_allowed(host: &str) -> Self {
-        // A password before it is nobody's business.
-        let host = host.rsplit('@').next().unwrap_or(host);
         let message = format!(
             "Host {host:?} is not a name of this proxy; use the address that it listens on, or add to proxy.toml: [guard] allow_hosts = [{host:?}]"
         );
@@ -119,12 +118,16 @@ impl Refusal {
 
     pub(super) fn no_tunnels() -> Self {
         let message = "CONNECT is not offered; use this proxy's address in the place of https://api.lucid.co, not as HTTPS_PROXY";
-        Self::new(
-            StatusCode::FORBIDDEN,
-            "policyDenied",
-            "http_request_denied",
-            message,
-        )
+        Self {
+            // A client that takes it for a tunnel sends what is no HTTP.
+            closes: true,
+            ..Self::new(
+                StatusCode::FORBIDDEN,
+                "policyDenied",
+                "http_request_denied",
+                message,
+            )
+        }
     }
 
     pub(super) fn oauth_endpoint() -> Self {
@@ -148,12 +151,15 @@ impl Refusal {
     }
 
     pub(super) fn bad_request(message: &str) -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "badRequest",
-            "http_request_error",
-            message,
-        )
+        Self {
+            closes: true,
+            ..Self::new(
+                StatusCode::BAD_REQUEST,
+                "badRequest",
+                "http_request_error",
+                message,
+            )
+        }
     }
 
     /// For a client that speaks plain HTTP where TLS is spoken.
@@ -201,16 +207,17 @@ impl Refusal {
         if let Some(wait) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         }
-        match self.status {
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
             // Only what answers nothing but POST refuses a method so (RFC 9110 section 15.5.6).
-            StatusCode::METHOD_NOT_ALLOWED => {
-                headers.insert(ALLOW, HeaderValue::from_static("POST"));
-            }
-            // The rest of the request is not read (RFC 9110 sections 15.5.9 and 15.5.14).
-            StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            _ => {}
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        // The rest of the request is not read (RFC 9110 sections 15.5.9 and 15.5.14).
+        let is_unread = matches!(
+            self.status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE
+        );
+        if self.closes || is_unread {
+            head::close(headers);
         }
         response
     }
@@ -279,7 +286,10 @@ impl From<SendError> for Refusal {
             _ if error.is_timeout() => (StatusCode::GATEWAY_TIMEOUT, "upstreamTimeout"),
             _ => (StatusCode::BAD_GATEWAY, "upstreamUnreachable"),
         };
-        Self::new(status, code, error.proxy_error(), error.to_string())
+        Self {
+            closes: status == StatusCode::BAD_REQUEST,
+            ..Self::new(status, code, error.proxy_error(), error.to_string())
+        }
     }
 }
 

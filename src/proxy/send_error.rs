@@ -45,9 +45,11 @@ pub enum SendError {
     /// Upstream changed the protocol, which nobody asked for.
     #[error("upstream switched to another protocol, which it was not asked to")]
     Switched,
-    /// The answer is coded in a way that cannot be passed on.
-    #[error("upstream's answer has a transfer coding other than chunked")]
-    Coding,
+    /// The answer says in no way, or in more than one, where it ends.
+    #[error(
+        "upstream's answer does not say in one way only where it ends: by one Content-Length, or by Transfer-Encoding: chunked alone"
+    )]
+    Framing,
     /// The answer is not HTTP.
     #[error("upstream's answer is not HTTP as it should be: {0}")]
     Garbage(hyper::Error),
@@ -125,7 +127,7 @@ impl SendError {
             Self::Ended(_) | Self::Refused(_) => "connection_terminated",
             Self::RequestBody(_) | Self::ClientTimeout(_) => "http_request_error",
             Self::Recording(_) => "proxy_internal_error",
-            Self::Garbage(_) | Self::Switched | Self::Coding | Self::NoHttp2(_) => {
+            Self::Garbage(_) | Self::Switched | Self::Framing | Self::NoHttp2(_) => {
                 "http_protocol_error"
             }
         }

@@ -99,8 +99,8 @@ impl Proxy {
         if switches && !head::is_websocket(response.headers()) {
             return Err(SendError::Switched);
         }
-        if !head::is_plainly_coded(response.headers()) {
-            return Err(SendError::Coding);
+        if !head::is_plainly_framed(response.headers()) {
+            return Err(SendError::Framing);
         }
         Ok(response.map(|incoming| UpstreamBody::alone(incoming, driver, self.upstream.clone())))
     }

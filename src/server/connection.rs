@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -26,6 +27,7 @@ use super::socket::{Socket, Wire};
 use super::stream::{Io, Stream};
 use super::{http2, tls};
 use crate::proxy::Proxy;
+use crate::proxy::ambiguity::Ambiguous;
 use crate::proxy::body::{Activity, ResponseBody};
 use crate::proxy::guard::Guard;
 use crate::proxy::reply::Refusal;
@@ -112,11 +114,17 @@ async fn serve_tls(
 }
 
 async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
+    let stream = stream.follow();
     let wire = stream.wire();
     let tunnel = Cell::new(None);
-    let service = service_fn(|request| {
+    let number = Cell::new(0);
+    let service = service_fn(|mut request: Request<Incoming>| {
         let busy = activity.begin();
         let version = request.version();
+        number.set(number.get() + 1);
+        if let Some(why) = wire.refused(number.get()) {
+            request.extensions_mut().insert(Ambiguous(why));
+        }
         let (wire, tunnel) = (&wire, &tunnel);
         async move {
             let mut response = entrance.proxy.handle(request, &entrance.guard).await;
@@ -152,6 +160,7 @@ async fn leave_http(
     tunnel: Option<Box<Tunnel>>,
     entrance: &Entrance,
 ) {
+    stream.follow_no_more();
     if let Some(tunnel) = tunnel {
         // Boxed: the connections of ordinary requests should not carry along what it needs.
         Box::pin(tunnel.carry(stream, early)).await;

@@ -14,6 +14,7 @@
 mod activation;
 mod bind;
 mod connection;
+mod framing;
 mod http2;
 mod listener;
 mod patience;

@@ -14,6 +14,7 @@ use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::framing::Refused;
 use super::patience::Patience;
 
 /// What whoever watches over a connection knows of its bytes.
@@ -27,6 +28,8 @@ pub(super) struct Wire {
     resumed: Cell<Option<Instant>>,
     /// Whether only the end of the connection will show that the content on its way is whole.
     pub(super) ends_by_close: Cell<bool>,
+    /// What is framed in two ways.
+    refused: Cell<Option<Refused>>,
 }
 
 impl Wire {
@@ -48,6 +51,19 @@ impl Wire {
     /// The next content ends with the connection, or does not.
     pub(super) fn ends_by_close(&self, ends_by_close: bool) {
         self.ends_by_close.set(ends_by_close);
+    }
+
+    /// Notes what is not to be served of what has come.
+    pub(super) fn refuse(&self, refused: Option<Refused>) {
+        self.refused.set(refused);
+    }
+
+    /// Why the request with this number, from 1, is not to be served, if it is not.
+    pub(super) fn refused(&self, number: u64) -> Option<&'static str> {
+        let refused = self.refused.get();
+        refused
+            .filter(|refused| number >= refused.from)
+            .map(|refused| refused.why)
     }
 
     fn add(&self, bytes: usize) {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use super::framing::Framing;
 use super::socket::{Socket, Wire};
 
 /// A client's connection.
@@ -16,6 +17,8 @@ use super::socket::{Socket, Wire};
 pub(super) struct Stream {
     io: Io,
     wire: Rc<Wire>,
+    /// Follows the requests of HTTP/1.
+    framing: Option<Framing>,
     ended: bool,
 }
 
@@ -30,8 +33,23 @@ pub(super) enum Io {
 impl Stream {
     /// A connection of which `wire` tells.
     pub(super) fn new(io: Io, wire: Rc<Wire>) -> Self {
-        let ended = false;
-        Self { io, wire, ended }
+        Self {
+            io,
+            wire,
+            framing: None,
+            ended: false,
+        }
+    }
+
+    /// What comes is HTTP/1, whose framing is followed.
+    pub(super) fn follow(mut self) -> Self {
+        self.framing = Some(Framing::default());
+        self
+    }
+
+    /// What comes from now on is another protocol.
+    pub(super) fn follow_no_more(&mut self) {
+        self.framing = None;
     }
 
     pub(super) fn wire(&self) -> Rc<Wire> {
@@ -64,11 +82,18 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let before = buf.filled().len();
+        let read = ready!(match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+        });
+        let this = &mut *self;
+        if let Some(framing) = &mut this.framing {
+            framing.follow(&buf.filled()[before..]);
+            this.wire.refuse(framing.refused());
         }
+        Poll::Ready(read)
     }
 }
 

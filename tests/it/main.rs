@@ -17,6 +17,7 @@ mod early_answer;
 mod examples;
 mod expect;
 mod forwarding;
+mod framing;
 mod grant;
 mod hooks;
 mod http2_clients;

@@ -40,9 +40,11 @@ fn each_request_gets_a_line_for_people() {
     let given = client.ask("POST /oauth2/token", &[], refresh).body.len();
     world.sandbox.expire_access_tokens();
     client.ask("GET /users/me/profile", &[], b"");
-    let mut stranger = serving.connect();
-    stranger.send(b"GET /users HTTP/1.1\r\nHost: user:marked@evil\r\n\r\n");
-    assert_eq!(stranger.response().status, 403);
+    for (host, status) in [("evil", 403), ("user:marked@evil", 400)] {
+        let mut stranger = serving.connect();
+        stranger.send(format!("GET /users HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        assert_eq!(stranger.response().status, status);
+    }
     let log = serving.stop();
     let lines = request_lines(&log);
     let expected = [
@@ -54,6 +56,7 @@ fn each_request_gets_a_line_for_people() {
         ),
         "GET      200        0 B in       92 B out  gen 2   /users/me/profile  replayed",
         "GET      403        0 B in      202 B out          /users  hostNotAllowed: Host \"evil\" is not a name of this proxy; use the address that it listens on, or add to proxy.toml: [guard] allow_hosts = [\"evil\"]",
+        "GET      400        0 B in      115 B out          /users  badRequest: Host: a name or an address is accepted, and a port",
     ];
     assert_eq!(lines, expected, "{log}");
     assert!(!log.contains("marked"), "{log}");

@@ -109,16 +109,27 @@ impl Frames {
     pub(crate) fn find(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let next = self.next()?;
-            if matches!(next.kind, PING | SETTINGS) && next.flags & ACK == 0 && next.kind != kind {
-                let payload = match next.kind {
-                    PING => &next.payload[..],
-                    _ => &[],
-                };
-                self.bytes(&frame(next.kind, ACK, 0, payload));
-            }
             if next.kind == kind {
                 return Some(next);
             }
+            self.acknowledge(&next);
+        }
+    }
+
+    /// The next frame, PINGs and SETTINGS answered; `None` when the connection ends.
+    pub(crate) fn any(&mut self) -> Option<Frame> {
+        let next = self.next()?;
+        self.acknowledge(&next);
+        Some(next)
+    }
+
+    fn acknowledge(&mut self, frame_before: &Frame) {
+        if matches!(frame_before.kind, PING | SETTINGS) && frame_before.flags & ACK == 0 {
+            let payload = match frame_before.kind {
+                PING => &frame_before.payload[..],
+                _ => &[],
+            };
+            self.bytes(&frame(frame_before.kind, ACK, 0, payload));
         }
     }
 }
@@ -134,13 +145,13 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// A HEADERS frame with these fields, each a literal that is not indexed (RFC 7541 section 6.2.2).
-pub(crate) fn headers(stream: u32, fields: &[(&str, &str)], flags: u8) -> Vec<u8> {
+pub(crate) fn headers<T: AsRef<[u8]>>(stream: u32, fields: &[(T, T)], flags: u8) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
-        for text in [name, value] {
+        for text in [name.as_ref(), value.as_ref()] {
             block.extend(length(text.len()));
-            block.extend(text.bytes());
+            block.extend(text);
         }
     }
     frame(HEADERS, flags | END_HEADERS, stream, &block)

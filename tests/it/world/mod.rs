@@ -1,5 +1,6 @@
 //! A small world for each test: the stand-in for Lucid, a directory for configuration and store, and the program.
 
+pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod connect_proxy;
 pub(crate) mod frames;
@@ -9,6 +10,8 @@ pub(crate) mod login;
 mod programs;
 pub(crate) mod raw_upstream;
 mod stored;
+pub(crate) mod strict;
+pub(crate) mod table;
 pub(crate) mod tls;
 
 use std::fs;
