@@ -2,9 +2,9 @@
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName,
-    HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    HeaderValue, MAX_FORWARDS, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{Response, Version};
+use http::{Method, Response, Version};
 
 /// The name under which this program appears in `Via` and `Proxy-Status`.
 pub const PSEUDONYM: &str = "lucid-proxy";
@@ -200,6 +200,26 @@ pub fn prepare_response<B>(response: &mut Response<B>) {
     // the content so that a broken one looks whole.
     *response.version_mut() = Version::HTTP_11;
     strip_hop_by_hop(response.headers_mut());
+}
+
+/// Counts down how often the request may be forwarded; whether it may be at all (RFC 9110 section 7.6.2). That is asked of
+/// OPTIONS and TRACE alone, and what is no number asks for nothing.
+pub fn may_go_on(method: &Method, headers: &mut HeaderMap) -> bool {
+    if !matches!(*method, Method::OPTIONS | Method::TRACE) {
+        return true;
+    }
+    let left = headers
+        .get(MAX_FORWARDS)
+        .and_then(|left| left.to_str().ok());
+    let left = left.filter(|left| left.bytes().all(|byte| byte.is_ascii_digit()));
+    match left.and_then(|left| left.parse::<u64>().ok()) {
+        None => true,
+        Some(0) => false,
+        Some(left) => {
+            headers.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
+            true
+        }
+    }
 }
 
 /// Says that the connection to the client ends with this response (RFC 9112 section 9.6).

@@ -271,6 +271,9 @@ impl Proxy {
         if head::is_loop(&head.headers) {
             return Err(Refusal::looped());
         }
+        if !head::may_go_on(&head.method, &mut head.headers) {
+            return Err(Refusal::no_more_forwards());
+        }
         if head.version == Version::HTTP_2 {
             head::translate_from_http2(&mut head.headers, has_content);
         }

@@ -177,6 +177,16 @@ impl Refusal {
         )
     }
 
+    /// For a request that goes no further than here (RFC 9110 section 7.6.2).
+    pub(super) fn no_more_forwards() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "policyDenied",
+            "http_request_denied",
+            "the request came with Max-Forwards: 0 and ends here; this is lucid-proxy, which answers OPTIONS and TRACE by itself in no other way",
+        )
+    }
+
     /// The answer as a response.
     pub fn into_response(self) -> Response<ResponseBody> {
         let request_id = request_id();
@@ -336,6 +346,7 @@ mod tests {
             Refusal::bad_request("a"),
             Refusal::plain_on_tls(),
             Refusal::looped(),
+            Refusal::no_more_forwards(),
         ];
         let mut messages: Vec<_> = refusals.iter().map(|refusal| &refusal.message).collect();
         messages.sort_unstable();

@@ -10,6 +10,7 @@ mod by_proxy;
 mod clients;
 mod commands;
 mod config;
+mod conformance;
 mod connecting;
 mod docs;
 mod doctor;

@@ -24,7 +24,7 @@ use super::{SOON, Serving, World};
 pub(crate) const SENT: [&str; 6] = ["proxy", "upstream", "get", "post", "end", "head"];
 
 /// What the names are called that stand for bytes that were seen.
-pub(crate) const SEEN: [&str; 21] = [
+pub(crate) const SEEN: [&str; 23] = [
     "proxy",
     "upstream",
     "token",
@@ -44,6 +44,8 @@ pub(crate) const SEEN: [&str; 21] = [
     "400 badRequest, close",
     "403 policyDenied, close",
     "403 hostNotAllowed",
+    "403 policyDenied",
+    "508 loopDetected",
     "502 upstreamUnreachable",
     "502",
 ];
@@ -296,9 +298,10 @@ impl Mismatches {
 
 /// With the names that stand for much written out.
 fn plain(text: &str) -> String {
-    NAMES.iter().fold(text.to_owned(), |text, (name, meaning)| {
-        text.replace(name, meaning)
-    })
+    let text = table::expanded(text);
+    NAMES
+        .iter()
+        .fold(text, |text, (name, meaning)| text.replace(name, meaning))
 }
 
 /// With those names where they fit.
@@ -353,7 +356,8 @@ fn own_answer<'a>(head: &str, behind: &'a str) -> Option<(String, &'a str)> {
     let lines: Vec<_> = head.split("\\r\\n").skip(1).collect();
     let is_close = lines.contains(&"connection: close");
     let has = |start: &str| lines.iter().any(|line| line.starts_with(start));
-    if lines.len() == 3 && is_close && has("content-length: 0") && has("date: ") {
+    let is_bare = lines.len() == 3 && is_close && has("content-length: 0") && has("date: ");
+    if is_bare && ["400", "414", "431"].contains(&status) {
         return Some((format!("{{{status}}}"), behind));
     }
     if !has("proxy-status: lucid-proxy; error=") || !has("x-lucid-flow-id: ") {

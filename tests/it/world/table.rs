@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! [id] section: what is demanded.
-//! peers: how others do it (may be left out)
+//! but: what the proxy does otherwise, and why (may be left out, as may the next)
+//! peers: how others do it
 //! C> what the client sends
 //! U< what upstream sees
 //! U> what upstream answers
@@ -24,6 +25,7 @@ pub(crate) struct Row {
     pub(crate) id: String,
     pub(crate) section: String,
     pub(crate) demand: String,
+    pub(crate) but: Option<String>,
     pub(crate) peers: Option<String>,
     /// What stands behind each mark, in the order of [`MARKS`], as written.
     texts: [Option<String>; 4],
@@ -101,12 +103,15 @@ fn unfinished(row: &Row) -> Option<&'static str> {
 }
 
 fn add(row: &mut Row, line: &str, placeholders: &[&str]) -> Result<(), String> {
-    if let Some(remark) = line.strip_prefix("peers: ") {
-        if row.peers.is_some() || row.texts.iter().any(Option::is_some) {
-            return Err("peers: stands once, below the title".to_owned());
+    let texts = row.texts.iter().any(Option::is_some);
+    for (mark, remark) in [("but: ", &mut row.but), ("peers: ", &mut row.peers)] {
+        if let Some(text) = line.strip_prefix(mark) {
+            if texts || remark.is_some() {
+                return Err(format!("{mark}stands once, below the title"));
+            }
+            *remark = Some(text.to_owned());
+            return Ok(());
         }
-        row.peers = Some(remark.to_owned());
-        return Ok(());
     }
     let Some((mark, text)) = line.split_once(' ') else {
         return Err("expected a mark, a space and text".to_owned());
@@ -174,6 +179,28 @@ fn escape<'a>(rest: &'a str, bytes: &mut Vec<u8>) -> Result<&'a str, String> {
     Ok(&rest[length..])
 }
 
+/// With `{a*1000}` written out.
+pub(crate) fn expanded(text: &str) -> String {
+    let mut whole = String::new();
+    let mut rest = text;
+    while let Some((before, name, behind)) = next_name(rest) {
+        whole.push_str(before);
+        match repeated(name) {
+            Some(many) => whole.push_str(&written(&many)),
+            None => whole.push_str(&format!("{{{name}}}")),
+        }
+        rest = behind;
+    }
+    whole + rest
+}
+
+/// What stands before the first name, the name, and what stands behind it.
+fn next_name(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('{')?;
+    let (name, behind) = rest.split_once('}')?;
+    Some((before, name, behind))
+}
+
 /// `a*1000`.
 fn repeated(name: &str) -> Option<Vec<u8>> {
     let (character, count) = name.split_once('*')?;
@@ -223,6 +250,7 @@ fn a_table_is_read_as_it_is_written() {
     let text = row.text("C>").expect("it is there");
     assert_eq!(bytes(text, named), Ok(b"GET  \r\np\0".to_vec()));
     assert_eq!(bytes("{a*3}\\\\", named), Ok(b"aaa\\".to_vec()));
+    assert_eq!(expanded("a{b*3}{c}{d*1}"), "abbb{c}d");
     let all: Vec<u8> = (0..=255).collect();
     assert_eq!(bytes(&written(&all), named), Ok(all));
 }
