@@ -6,7 +6,8 @@
 //!
 //! Clients come over TCP, over TLS or through a unix socket, made here or passed by systemd, and speak HTTP/1 or, where
 //! TLS agrees on it, HTTP/2. All of it ends in one `serve` of `connection`, which watches over idle and silent clients
-//! whatever they speak; what a request is and what becomes of it is the [proxy](crate::proxy)'s.
+//! whatever they speak; what a request is and what becomes of it is the [proxy](crate::proxy)'s. That a request of HTTP/1 is
+//! framed in one way only is seen in the bytes (`framing`), before the library that reads it has settled for one.
 //!
 //! [`Server::bind`] takes the addresses, [`Server::start`] begins to serve, [`Running::shutdown`] ends it: workers finish
 //! what is under way, then the refresher finishes its rotation.

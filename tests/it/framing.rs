@@ -10,7 +10,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::world::SOON;
-use crate::world::bench::{Bench, Mismatches, SEEN, SENT, Upstream};
+use crate::world::bench::{Bench, Mismatches, SEEN, SENT};
+use crate::world::strict_upstream::Upstream;
 use crate::world::table::{self, Row};
 use http2::Http2;
 
@@ -107,7 +108,7 @@ fn the_upstream_of_these_cases_sees_a_second_request_and_what_is_not_strict() {
     client.write_all(smuggled).expect("sent");
     let end = client.read_to_end(&mut Vec::new());
     assert!(end.is_ok(), "it ends what is not strict: {end:?}");
-    let seen = String::from_utf8_lossy(&upstream.seen().bytes).into_owned();
+    let seen = String::from_utf8_lossy(&upstream.take()).into_owned();
     assert_eq!(
         seen,
         String::from_utf8_lossy(smuggled).into_owned() + "{malformed}"

@@ -10,14 +10,11 @@
 //! every request. `{ok}` is the usual answer, `{closed}` the proxy's closing the connection. `{400}` is an answer without content, of the HTTP library's own or to HEAD; `{400 badRequest}` one of the proxy's, with its code, and `, close` where it says that the connection ends.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use super::strict;
-use super::table::{self, Row, find};
+use super::strict_upstream::{Answer, Upstream};
+use super::table::{self, Row};
 use super::{SOON, Serving, World};
 
 /// What the names of a table are called that stand for bytes to be sent.
@@ -152,11 +149,11 @@ impl Bench {
         let at_head = text.starts_with("{head}");
         let end = at_head || text.ends_with("{end}");
         let bytes = table::bytes(text, |name| self.sent(name)).expect("the table was checked");
-        *self.upstream.answer() = Answer {
+        self.upstream.answer_with(Answer {
             bytes,
             at_head,
             end,
-        };
+        });
     }
 
     /// What the client sends.
@@ -218,16 +215,7 @@ impl Bench {
             "the next client got {:?}",
             table::written(&answer)
         );
-        let mut seen = self.upstream.seen();
-        // What has begun to arrive ends in time, whole or cut.
-        let is_over = |seen: &mut Record| seen.unfinished == 0;
-        let waited = self
-            .upstream
-            .shared
-            .grown
-            .wait_timeout_while(seen, SOON, |seen| !is_over(seen));
-        seen = waited.expect("whole").0;
-        let text = self.named(&std::mem::take(&mut seen.bytes));
+        let text = self.named(&self.upstream.take());
         match text.strip_suffix("{cut}") {
             // How much of a message arrives that is given up, and whether any of it, is a matter of time.
             Some(_) if expected == "{cut}" => expected.to_owned(),
@@ -421,163 +409,5 @@ fn wait_until_read(client: &TcpStream) {
             return;
         }
         std::thread::yield_now();
-    }
-}
-
-/// An upstream that takes strict requests only, and keeps what it sees.
-pub(crate) struct Upstream {
-    pub(crate) address: SocketAddr,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    answer: Mutex<Answer>,
-    seen: Mutex<Record>,
-    grown: Condvar,
-}
-
-/// What upstream has seen.
-#[derive(Default)]
-pub(crate) struct Record {
-    pub(crate) bytes: Vec<u8>,
-    /// Requests that have begun to arrive and not come to an end.
-    unfinished: usize,
-}
-
-#[derive(Clone, Default)]
-struct Answer {
-    bytes: Vec<u8>,
-    /// As soon as the head is there; the connection ends with it.
-    at_head: bool,
-    /// The connection ends with it too.
-    end: bool,
-}
-
-impl Upstream {
-    pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        listener.set_nonblocking(true).expect("not blocking");
-        let shared = Arc::new(Shared::default());
-        let upstream = Self {
-            address,
-            shared: shared.clone(),
-        };
-        // One thread for all connections: what has arrived first is seen first.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.expect("a runtime");
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, shared.clone()));
-                }
-            });
-        });
-        upstream
-    }
-
-    fn answer(&self) -> MutexGuard<'_, Answer> {
-        self.shared.answer.lock().expect("whole")
-    }
-
-    /// What was seen that was not taken yet.
-    pub(crate) fn seen(&self) -> MutexGuard<'_, Record> {
-        self.shared.seen.lock().expect("whole")
-    }
-}
-
-impl Shared {
-    fn see(&self, bytes: &[u8]) {
-        self.seen.lock().expect("whole").bytes.extend(bytes);
-    }
-
-    /// Whether a request has begun that did not end before.
-    fn has_begun(&self, begun: bool, before: bool) {
-        let mut seen = self.seen.lock().expect("whole");
-        seen.unfinished = seen.unfinished + usize::from(begun) - usize::from(before);
-        self.grown.notify_all();
-    }
-}
-
-/// Reads requests and answers them, until one is not as it should be.
-async fn serve(mut stream: tokio::net::TcpStream, shared: Arc<Shared>) {
-    let _ = stream.set_nodelay(true);
-    let mut bytes = Vec::new();
-    let mut begun = false;
-    loop {
-        let read = stream.read_buf(&mut bytes).await;
-        let ended = !matches!(read, Ok(read) if read > 0);
-        let goes_on = !ended && take(&mut stream, &mut bytes, &shared).await;
-        if ended && !bytes.is_empty() {
-            shared.see(&[&bytes[..], b"{cut}"].concat());
-        }
-        let begins = goes_on && !bytes.is_empty();
-        shared.has_begun(begins, begun);
-        begun = begins;
-        if !goes_on {
-            return;
-        }
-    }
-}
-
-/// Takes what has come; whether the connection goes on.
-async fn take(stream: &mut tokio::net::TcpStream, bytes: &mut Vec<u8>, shared: &Shared) -> bool {
-    loop {
-        let answer = shared.answer.lock().expect("whole").clone();
-        match strict::request(bytes) {
-            strict::Read::Whole(request, length) => {
-                bytes.drain(..length);
-                let answer = match probe(&request) {
-                    Some(number) => probe_answer(&number),
-                    None => {
-                        shared.see(&request);
-                        answer
-                    }
-                };
-                if !send(stream, &answer).await {
-                    return false;
-                }
-            }
-            strict::Read::Head(head) if answer.at_head => {
-                shared.see(&head);
-                return send(stream, &answer).await;
-            }
-            strict::Read::Head(_) | strict::Read::Partial => return true,
-            strict::Read::Malformed(_) => {
-                shared.see(&[&bytes[..], b"{malformed}"].concat());
-                return false;
-            }
-        }
-    }
-}
-
-/// Sends an answer; whether the connection goes on.
-async fn send(stream: &mut tokio::net::TcpStream, answer: &Answer) -> bool {
-    let _ = stream.write_all(&answer.bytes).await;
-    if answer.end {
-        let _ = stream.shutdown().await;
-    }
-    !answer.end
-}
-
-fn probe(request: &[u8]) -> Option<String> {
-    let rest = request.strip_prefix(b"GET /probe/")?;
-    let end = find(rest, b" ")?;
-    String::from_utf8(rest[..end].to_vec()).ok()
-}
-
-fn probe_answer(number: &str) -> Answer {
-    let content = format!("the probe {number}.");
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
-        content.len()
-    );
-    Answer {
-        bytes: [head.as_bytes(), content.as_bytes()].concat(),
-        ..Answer::default()
     }
 }

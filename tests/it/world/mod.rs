@@ -10,7 +10,8 @@ pub(crate) mod login;
 mod programs;
 pub(crate) mod raw_upstream;
 mod stored;
-pub(crate) mod strict;
+mod strict;
+pub(crate) mod strict_upstream;
 pub(crate) mod table;
 pub(crate) mod tls;
 
