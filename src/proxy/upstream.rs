@@ -183,7 +183,7 @@ impl Upstream {
             .await?;
             let uploading = body.progress().is_some_and(|progress| !progress.ended);
             let driver = connection.map(|connection| Driver::new(connection, self, uploading));
-            Ok(answered.map(|incoming| UpstreamBody { incoming, driver }))
+            Ok(answered.map(|incoming| UpstreamBody::new(incoming, driver)))
         }
     }
 
@@ -208,10 +208,8 @@ impl Upstream {
             Unanswered::on_a_stream(error, body)
         })?;
         lease.answered();
-        Ok(answered.map(|incoming| UpstreamBody {
-            incoming,
-            driver: Some(Driver::Shared(lease, leash)),
-        }))
+        let driver = Some(Driver::Shared(lease, leash));
+        Ok(answered.map(|incoming| UpstreamBody::new(incoming, driver)))
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -390,6 +388,8 @@ pub struct UpstreamBody {
     incoming: Incoming,
     /// `None` when the connection has ended or is free again.
     driver: Option<Driver>,
+    /// Whether trailers have come: whoever has them may not ask whether anything follows.
+    has_trailers: bool,
 }
 
 /// Sends what is left of a request; stops when it is dropped.
@@ -441,9 +441,14 @@ impl UpstreamBody {
         driver: AbortOnDropHandle<()>,
         upstream: Rc<Upstream>,
     ) -> Self {
+        Self::new(incoming, Some(Driver::Task(driver, upstream)))
+    }
+
+    fn new(incoming: Incoming, driver: Option<Driver>) -> Self {
         Self {
             incoming,
-            driver: Some(Driver::Task(driver, upstream)),
+            driver,
+            has_trailers: false,
         }
     }
 
@@ -452,37 +457,51 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &self.driver {
-            Some(Driver::Task(..)) => {
-                let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-                return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
-            }
-            Some(Driver::Shared(..)) => return self.poll_stream(cx),
-            Some(Driver::Reader { .. }) | None => {}
-        }
+        let frame = ready!(match &self.driver {
+            Some(Driver::Task(..)) => self.poll_incoming(cx),
+            Some(Driver::Shared(..)) => self.poll_stream(cx),
+            Some(Driver::Reader { .. }) | None => self.poll_driven(cx),
+        });
+        self.has_trailers |= matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
+        Poll::Ready(frame)
+    }
+
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn poll_driven(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // A small body has often come with the head and waits here already.
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody());
+        let mut frame = self.poll_incoming(&mut nobody());
         if frame.is_pending() {
             self.drive(cx);
-            frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody());
+            frame = self.poll_incoming(&mut nobody());
         }
         if let Poll::Ready(None) = frame {
             self.release();
         }
-        frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+        frame
     }
 
     fn poll_stream(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        let Some(frame) = frame else {
-            // To hyper a stream that is reset without an error has ended well.
-            let is_whole = self.incoming.is_end_stream();
-            return Poll::Ready((!is_whole).then_some(Err(BodyError::Reset)));
-        };
-        Poll::Ready(Some(frame.map_err(BodyError::from)))
+        let frame = ready!(self.poll_incoming(cx));
+        // To hyper a stream that is reset without an error has ended well.
+        let is_reset = frame.is_none() && !self.incoming.is_end_stream();
+        Poll::Ready(if is_reset {
+            Some(Err(BodyError::Reset))
+        } else {
+            frame
+        })
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
@@ -496,7 +515,7 @@ impl UpstreamBody {
 
     /// Whether nothing is to come.
     pub fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.has_trailers || self.incoming.is_end_stream()
     }
 
     /// What is to come.
@@ -536,8 +555,8 @@ impl UpstreamBody {
 
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
-        // A body of known length that was read to its end may never have been asked for more.
-        if self.incoming.is_end_stream() {
+        // A body that was read to its end may never have been asked for more.
+        if self.is_end_stream() {
             self.release();
         }
     }

@@ -76,10 +76,10 @@ async fn answer(
     let busy = activity.begin();
     let is_head = request.method() == Method::HEAD;
     let mut response = entrance.proxy.handle(request, &entrance.guard).await;
+    response.body_mut().keep_busy(busy);
     if is_head {
         withhold_content(&mut response);
     }
-    response.body_mut().keep_busy(busy);
     // What answers is polled by the task of its stream.
     response.body_mut().keep_pace(PACE.with(Rc::clone));
     Ok(response)

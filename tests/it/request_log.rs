@@ -136,6 +136,31 @@ fn a_request_without_a_whole_answer_is_logged_as_such() {
 }
 
 #[test]
+fn f13_an_answer_that_ends_with_trailers_is_whole_and_its_connection_kept() {
+    let upstream = RawUpstream::start();
+    let mut world = World::logged_in();
+    world.upstream = upstream.origin();
+    // Each worker has connections of its own.
+    world.top = "workers = 1\n".to_owned();
+    let serving = verbose(&world);
+    let mut client = serving.connect();
+    let mut connection = None;
+    for te in [&["TE: trailers"][..], &[], &["TE: trailers"]] {
+        client.request("GET /x", te, b"");
+        let connection = connection.get_or_insert_with(|| upstream.accept());
+        connection.request();
+        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n");
+        connection.send(b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n");
+        client.head();
+        let passed: &[u8] = if te.is_empty() { b"" } else { b"x-sum: 1\r\n" };
+        let expected = [b"2\r\nok\r\n0\r\n", passed, b"\r\n"].concat();
+        assert_eq!(client.until(b"\r\n\r\n"), expected);
+    }
+    let line = "GET      200        0 B in        2 B out  gen 1   /x";
+    assert_eq!(request_lines(&serving.stop()), [line; 3]);
+}
+
+#[test]
 fn what_a_client_sent_is_counted_however_it_sends() {
     let world = World::logged_in();
     let serving = verbose(&world);
