@@ -1,11 +1,15 @@
 //! The three ways in which the configuration can give a secret: a variable's name, a file's name, or the value itself.
 //! What holds a secret at times, as the URL of a proxy does, is given so too.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::raw::{Source, Table};
 use super::{Environment, Found};
 use crate::secret::{ExposeSecret, Secret};
+
+/// Bytes of a file that holds a secret; more than any token has.
+const LARGEST_SECRET: usize = 64 << 10;
 
 /// The keys of one secret, and the variable that is read where no key is given.
 pub(super) struct Keys {
@@ -188,9 +192,15 @@ impl<'e> Secrets<'e> {
     }
 }
 
-/// What is said of a variable that is not there.
+/// What is said of a variable that is not there. What cannot be its name, or is an unusual one, is not repeated: it may be
+/// the secret itself.
 pub(super) fn unset(variable: &str) -> String {
-    format!("the variable {variable} is not set")
+    let is_usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if variable.chars().all(is_usual) {
+        format!("the variable {variable} is not set")
+    } else {
+        "the name of a variable is accepted, and the one with this name is not set".to_owned()
+    }
 }
 
 /// The value of something that is configured like a secret but is none.
@@ -199,25 +209,28 @@ pub(super) fn plain(value: &Secret) -> String {
 }
 
 fn from_file(source: &mut Source<'_>, found: &Found<String>) -> Option<Secret> {
-    match std::fs::read_to_string(&found.value) {
-        Ok(text) if !text.trim().is_empty() => Some(Secret::from(text.trim().to_owned())),
-        Ok(_) => {
-            source.problem(
-                Some(&found.at),
-                &found.key,
-                format!("the file {} is empty", found.value),
-            );
-            None
+    let problem = match read_some(&found.value) {
+        Ok(text) if text.len() > LARGEST_SECRET => {
+            format!(
+                "the file {} holds more than {LARGEST_SECRET} bytes, which is no secret",
+                found.value
+            )
         }
-        Err(error) => {
-            source.problem(
-                Some(&found.at),
-                &found.key,
-                format!("cannot read the file {}: {error}", found.value),
-            );
-            None
-        }
-    }
+        Ok(text) if text.trim().is_empty() => format!("the file {} is empty", found.value),
+        Ok(text) => return Some(Secret::from(text.trim().to_owned())),
+        Err(error) => format!("cannot read the file {}: {error}", found.value),
+    };
+    source.problem(Some(&found.at), &found.key, problem);
+    None
+}
+
+/// Not everything that can be opened has an end.
+fn read_some(path: &str) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(LARGEST_SECRET as u64 + 1)
+        .read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(unix)]

@@ -273,6 +273,18 @@ fn t19_import_on_a_full_disk_spends_nothing() {
 }
 
 #[test]
+fn s06_a_secret_that_stands_where_a_variables_name_is_expected_is_not_repeated() {
+    let mut world = World::new();
+    world.tables = "client_secret_env = \"s3cr3tMarked\"\n".to_owned();
+    let refusal = refusal(&world, 78);
+    assert!(
+        refusal.contains("client_secret_env: the name of a variable is accepted, and the one with this name is not set"),
+        "{refusal}"
+    );
+    assert!(!refusal.contains("s3cr3t"), "{refusal}");
+}
+
+#[test]
 fn a_secret_that_is_configured_twice_or_nowhere_is_told() {
     let mut world = World::new();
     world.tables = "client_secret_env = \"A\"\nclient_secret_file = \"/b\"\n".to_owned();
@@ -284,6 +296,8 @@ fn a_secret_that_is_configured_twice_or_nowhere_is_told() {
     assert!(refusal(&world, 78).contains("the variable UNSET_VARIABLE is not set"));
     world.tables = "client_secret_file = \"/nowhere/secret\"\n".to_owned();
     assert!(refusal(&world, 78).contains("cannot read the file /nowhere/secret"));
+    world.tables = "client_secret_file = \"/dev/zero\"\n".to_owned();
+    assert!(refusal(&world, 78).contains("the file /dev/zero holds more than 65536 bytes"));
     let file = world.directory.path().join("secret");
     fs::write(&file, "sec-sandbox\n").expect("written");
     world.tables = format!("client_secret_file = \"{}\"\n", file.display());
