@@ -11,11 +11,11 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::body::Outgoing;
-use super::stream::Stream;
 
 /// Requests on one connection at once, where upstream allows that many: what RFC 9113 section 6.5.2 recommends as the
 /// least to allow. With more there is a second connection.
@@ -135,7 +135,9 @@ impl fmt::Debug for Multiplexed {
 
 impl Multiplexed {
     /// Begins to speak HTTP/2 on a connection. Upstream's part of the beginning is not waited for.
-    pub(super) async fn begin(stream: Stream) -> hyper::Result<Self> {
+    pub(super) async fn begin(
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    ) -> hyper::Result<Self> {
         let mut builder = http2::Builder::new(OnThisThread);
         builder
             .timer(TokioTimer::new())
@@ -285,6 +287,45 @@ mod tests {
 
     use super::*;
     use crate::dial;
+    use crate::proxy::stream::Stream;
+
+    /// Asks an upstream that takes the request and never answers it, and PINGs only if it is said; returns the error
+    /// and how long that took.
+    async fn ask(answers_pings: bool, patience: Duration) -> (Option<hyper::Error>, Duration) {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let upstream = tokio::task::spawn_local(async move {
+            let mut connection = h2::server::handshake(theirs).await.expect("HTTP/2");
+            let _request = connection.accept().await.expect("a request");
+            while answers_pings && connection.accept().await.is_some() {}
+            // The connection stays, and nobody looks at it.
+            std::future::pending::<()>().await;
+        });
+        let connection = Multiplexed::begin(ours).await.expect("a beginning");
+        let lease = Shared::new().add(connection);
+        let request = Request::get("http://upstream/").body(Outgoing::empty());
+        let begun = Instant::now();
+        let answer = lease.send(request.expect("a request"));
+        let answered = tokio::time::timeout(patience, answer).await;
+        upstream.abort();
+        let error = answered.ok().and_then(|answered| answered.err());
+        (error.map(TrySendError::into_error), begun.elapsed())
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn f12_an_upstream_that_leaves_a_ping_unanswered_is_given_up() {
+        let (error, took) = ask(false, Duration::from_secs(3600)).await;
+        let error = error.expect("it is given up");
+        let cause = std::error::Error::source(&error).expect("a cause");
+        assert!(
+            cause.to_string().contains("keep-alive timed out"),
+            "{cause}"
+        );
+        assert_eq!(took.as_secs(), (PING_EVERY + PING_ANSWER).as_secs());
+        // One that answers them is not, however long it takes.
+        let (error, took) = ask(true, Duration::from_secs(3600)).await;
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(took.as_secs(), 3600);
+    }
 
     #[tokio::test(flavor = "local")]
     async fn whoever_waits_for_a_connection_to_be_opened_takes_a_place_that_becomes_free() {

@@ -58,6 +58,12 @@ impl Outgoing {
         }
     }
 
+    /// No content.
+    #[cfg(test)]
+    pub(in crate::proxy) fn empty() -> Self {
+        Self::new(None)
+    }
+
     /// From now on the content ends with an error when what is returned is dropped. Without content there is nothing to
     /// end.
     /// The place on the connection is taken as long as it is sent.
