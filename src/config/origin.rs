@@ -1,7 +1,7 @@
 //! An origin (RFC 6454): scheme, host and port, with nothing behind them.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::Uri;
 
@@ -66,10 +66,11 @@ impl Origin {
                 .ok()
                 .filter(|port| *port != 0)?,
         };
-        let host = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_ascii_lowercase();
+        let host = match host.strip_prefix('[') {
+            Some(literal) => ipv6(literal.strip_suffix(']')?)?,
+            None => host,
+        };
+        let host = host.to_ascii_lowercase();
         Some(Self { scheme, host, port })
     }
 
@@ -113,6 +114,11 @@ impl Origin {
     }
 }
 
+/// What alone may stand in brackets (RFC 3986 section 3.2.2); nobody has used a later version yet.
+fn ipv6(literal: &str) -> Option<&str> {
+    literal.parse::<Ipv6Addr>().is_ok().then_some(literal)
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.as_str(), self.authority())
@@ -138,6 +144,10 @@ mod tests {
             "",
             "api.lucid.co",
             "ftp://a",
+            "https://[api.lucid.co]",
+            "https://[127.0.0.1]",
+            "https://[[::1]]",
+            "https://[::1",
             "https://a/b",
             "https://a?b",
             "https://u@a",

@@ -147,6 +147,7 @@ mod tests {
             r#"<https://api.lucid.co@evil/x>; rel="next""#,
             r#"<https://api.lucid.co:8443/x>; rel="next""#,
             r#"<http://api.lucid.co/x>; rel="next""#,
+            r#"<https://[api.lucid.co]/x>; rel="next""#,
             r#"</a>; title="<https://api.lucid.co/b>""#,
             r#"</a>; title="\"<https://api.lucid.co/b>""#,
             r#"https://api.lucid.co/x"#,
