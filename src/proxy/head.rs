@@ -2,7 +2,8 @@
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName,
-    HeaderValue, MAX_FORWARDS, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Method, Response, Version};
 
@@ -13,60 +14,76 @@ const LUCID_API_VERSION: HeaderName = HeaderName::from_static("lucid-api-version
 
 /// Fields that are about one connection (RFC 9110 section 7.6.1), and those that speak to a proxy about itself
 /// (sections 11.7.1 and 11.7.2). `Trailer` stays: it describes the content.
-const HOP_BY_HOP: usize = 8;
-
-/// Places in the set of fields that are looked at before they go.
-const CONNECTION_PLACE: usize = 0;
-const TE_PLACE: usize = 5;
-const TRANSFER_ENCODING_PLACE: usize = 6;
-const UPGRADE_PLACE: usize = 7;
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 /// The one protocol that a connection may change to (RFC 6455 section 11.2).
 const WEBSOCKET: &str = "websocket";
 
-/// The field's place in the fixed set, if it is one of it. By text, since that is decided by the length for nearly every
-/// name.
-fn hop_by_hop(name: &HeaderName) -> Option<usize> {
-    match name.as_str() {
-        "connection" => Some(CONNECTION_PLACE),
-        "keep-alive" => Some(1),
-        "proxy-authenticate" => Some(2),
-        "proxy-authorization" => Some(3),
-        "proxy-connection" => Some(4),
-        "te" => Some(TE_PLACE),
-        "transfer-encoding" => Some(TRANSFER_ENCODING_PLACE),
-        "upgrade" => Some(UPGRADE_PLACE),
-        _ => None,
+/// Those of [`HOP_BY_HOP`] that a head has, a bit for each.
+#[derive(Clone, Copy, Debug, Default)]
+struct HopByHop(u8);
+
+impl HopByHop {
+    const CONNECTION: Self = Self(1);
+    const TE: Self = Self(1 << 5);
+    const TRANSFER_ENCODING: Self = Self(1 << 6);
+    const UPGRADE: Self = Self(1 << 7);
+
+    /// Most heads have few of them: one pass over the names costs less than a look-up for each of the set.
+    fn of(headers: &HeaderMap) -> Self {
+        Self(
+            headers
+                .keys()
+                .fold(0, |found, name| found | Self::bit(name)),
+        )
+    }
+
+    /// By text, since that is decided by the length for nearly every name.
+    fn bit(name: &HeaderName) -> u8 {
+        match name.as_str() {
+            "connection" => Self::CONNECTION.0,
+            "keep-alive" => 1 << 1,
+            "proxy-authenticate" => 1 << 2,
+            "proxy-authorization" => 1 << 3,
+            "proxy-connection" => 1 << 4,
+            "te" => Self::TE.0,
+            "transfer-encoding" => Self::TRANSFER_ENCODING.0,
+            "upgrade" => Self::UPGRADE.0,
+            _ => 0,
+        }
+    }
+
+    fn has(self, field: Self) -> bool {
+        self.0 & field.0 != 0
+    }
+
+    /// With everything that any `Connection` line names.
+    fn remove_from(self, headers: &mut HeaderMap) {
+        if self.has(Self::CONNECTION) {
+            for name in named_by_connection(headers) {
+                headers.remove(name);
+            }
+        }
+        for (place, name) in HOP_BY_HOP.iter().enumerate() {
+            if self.has(Self(1 << place)) {
+                headers.remove(name);
+            }
+        }
     }
 }
 
 /// Removes what is about this connection alone: the fixed set and everything that any `Connection` line names (F1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let found = find_hop_by_hop(headers);
-    remove_hop_by_hop(headers, found);
-}
-
-/// Those of the fixed set that are there, each in its place.
-fn find_hop_by_hop(headers: &HeaderMap) -> [Option<HeaderName>; HOP_BY_HOP] {
-    // Most heads have few of them: one pass over the names costs less than a look-up for each of the set.
-    let mut found: [Option<HeaderName>; HOP_BY_HOP] = Default::default();
-    for name in headers.keys() {
-        if let Some(place) = hop_by_hop(name) {
-            found[place] = Some(name.clone());
-        }
-    }
-    found
-}
-
-fn remove_hop_by_hop(headers: &mut HeaderMap, found: [Option<HeaderName>; HOP_BY_HOP]) {
-    if found[CONNECTION_PLACE].is_some() {
-        for name in named_by_connection(headers) {
-            headers.remove(name);
-        }
-    }
-    for name in found.into_iter().flatten() {
-        headers.remove(name);
-    }
+    HopByHop::of(headers).remove_from(headers);
 }
 
 /// All names on all lines have to be read before the first is removed.
@@ -144,12 +161,12 @@ pub fn prepare_request(
     upstream: &HeaderValue,
     path: &str,
 ) -> bool {
-    let found = find_hop_by_hop(headers);
-    let chunked = found[TRANSFER_ENCODING_PLACE].is_some();
+    let found = HopByHop::of(headers);
+    let chunked = found.has(HopByHop::TRANSFER_ENCODING);
     // RFC 9110 section 10.1.4.
-    let trailers = found[TE_PLACE].is_some() && has_member(headers, TE, "trailers");
-    let websocket = found[UPGRADE_PLACE].is_some() && offers_websocket(headers);
-    remove_hop_by_hop(headers, found);
+    let trailers = found.has(HopByHop::TE) && has_member(headers, TE, "trailers");
+    let websocket = found.has(HopByHop::UPGRADE) && offers_websocket(headers);
+    found.remove_from(headers);
     headers.remove(AUTHORIZATION);
     if trailers {
         // For ourselves: what upstream sends behind the content is passed on to a client that takes it. `TE` is for one
@@ -270,8 +287,6 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 mod tests {
     use proptest::prelude::*;
 
-    use http::header::PROXY_AUTHORIZATION;
-
     use super::*;
 
     fn map(lines: &[(&str, &[u8])]) -> HeaderMap {
@@ -292,6 +307,13 @@ mod tests {
             path,
         );
         headers
+    }
+
+    #[test]
+    fn each_of_the_fixed_set_is_found_in_its_place() {
+        for (place, name) in HOP_BY_HOP.iter().enumerate() {
+            assert_eq!(HopByHop::bit(name), 1 << place, "{name}");
+        }
     }
 
     #[test]

@@ -54,8 +54,8 @@ impl Wire {
     }
 
     /// Notes what is not to be served of what has come.
-    pub(super) fn refuse(&self, refused: Option<Refused>) {
-        self.refused.set(refused);
+    pub(super) fn refuse(&self, refused: Refused) {
+        self.refused.set(Some(refused));
     }
 
     /// Why the request with this number, from 1, is not to be served, if it is not.

@@ -91,7 +91,9 @@ impl AsyncRead for Stream {
         let this = &mut *self;
         if let Some(framing) = &mut this.framing {
             framing.follow(&buf.filled()[before..]);
-            this.wire.refuse(framing.refused());
+            if let Some(refused) = framing.refused() {
+                this.wire.refuse(refused);
+            }
         }
         Poll::Ready(read)
     }

@@ -39,10 +39,14 @@ pub enum OutgoingError<E: Error + 'static = hyper::Error> {
 }
 
 /// What goes upstream as the content of one attempt.
+///
+/// Boxed: requests are moved many times on their way through hyper, and most have no content.
 #[derive(Debug)]
-pub struct Outgoing {
-    /// `None` where there is no content.
-    reader: Option<Reader>,
+pub struct Outgoing(Option<Box<Content>>);
+
+#[derive(Debug)]
+struct Content {
+    reader: Reader,
     leashed: Option<Leashed>,
     /// Held for its drop.
     place: Option<Lease>,
@@ -51,11 +55,12 @@ pub struct Outgoing {
 impl Outgoing {
     /// The next attempt to send what is recorded there.
     pub(super) fn new(recording: Option<&Rc<RefCell<Recording>>>) -> Self {
-        Self {
-            reader: recording.map(Reader::new),
+        let content = recording.map(|recording| Content {
+            reader: Reader::new(recording),
             leashed: None,
             place: None,
-        }
+        });
+        Self(content.map(Box::new))
     }
 
     /// No content.
@@ -68,10 +73,10 @@ impl Outgoing {
     /// end.
     /// The place on the connection is taken as long as it is sent.
     pub(in crate::proxy) fn leash(&mut self, place: Lease) -> Option<Leash> {
-        self.reader.as_ref()?;
-        self.place = Some(place);
+        let content = self.0.as_mut()?;
+        content.place = Some(place);
         let (leash, leashed) = leash::leash();
-        self.leashed = Some(leashed);
+        content.leashed = Some(leashed);
         Some(leash)
     }
 }
@@ -224,24 +229,25 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, OutgoingError>>> {
+        let Some(content) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
         let is_let_go = |leashed: &Leashed| leashed.is_let_go(cx);
-        if self.leashed.as_ref().is_some_and(is_let_go) {
+        if content.leashed.as_ref().is_some_and(is_let_go) {
             return Poll::Ready(Some(Err(OutgoingError::LetGo)));
         }
-        match &mut self.reader {
-            Some(reader) => reader.poll(cx),
-            None => Poll::Ready(None),
-        }
+        content.reader.poll(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.reader.as_ref().is_none_or(|reader| reader.ended)
+        self.0.as_ref().is_none_or(|content| content.reader.ended)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(reader) = &self.reader else {
+        let Some(content) = &self.0 else {
             return SizeHint::with_exact(0);
         };
+        let reader = &content.reader;
         let rest = reader
             .length
             .map(|length| length.saturating_sub(reader.position));

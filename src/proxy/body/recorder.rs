@@ -21,14 +21,18 @@ use super::spool::Spool;
 /// The least size of a buffer where it is not known how much will come: many small chunks share one.
 const LEAST: usize = 512;
 
+/// The largest size of a body that is kept without a copy if it comes in one piece.
+const SMALL: usize = 64 << 10;
+
 /// The largest size of a buffer, and of what is read back at a time: large enough that handing it to another thread
 /// costs little beside the copy.
 const MOST: usize = 256 << 10;
 
 /// A recording.
 ///
-/// Chunks are copied into buffers of its own. What hyper hands out are slices of its read buffers, and a slice of one
-/// byte would keep a buffer of up to 400 KiB in memory, so nobody could say what a recording takes.
+/// Chunks are copied into buffers of its own, but for small bodies that come in one. What hyper hands out are slices of its
+/// read buffers, and slices of one byte would keep one buffer of up to 400 KiB each in memory, so nobody could say what a
+/// recording takes.
 pub(super) struct Recorder {
     shared: Arc<Recordings>,
     /// How many bytes the body has, as far as that is known.
@@ -139,6 +143,11 @@ impl Recorder {
         debug_assert!(self.waiting.is_empty(), "there is room");
         self.crowded = false;
         self.kept += chunk.len() as u64;
+        if self.is_whole(chunk) && self.shared.all_memory.take(chunk.len() as u64) {
+            self.held = chunk.len();
+            self.full.push_back(chunk.clone());
+            return;
+        }
         let taken = self.fill(chunk);
         if taken < chunk.len() {
             self.waiting = chunk.slice(taken..);
@@ -197,6 +206,13 @@ impl Recorder {
         before -= self.filling.len() as u64;
         debug_assert!(before < self.waiting.len() as u64, "it lies before the end");
         Recorded::InMemory(self.waiting.slice(index(before)..))
+    }
+
+    /// Whether this is all of a small body: it can be kept as it is, since there is but one slice of that buffer, which
+    /// hyper's connection would hold anyway.
+    fn is_whole(&self, chunk: &Bytes) -> bool {
+        let length = chunk.len();
+        self.length == Some(length as u64) && length <= SMALL.min(self.shared.memory)
     }
 
     /// Copies as much of `bytes` as there is room for in memory; returns how much that was.
