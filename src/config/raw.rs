@@ -54,12 +54,15 @@ impl<'a> Source<'a> {
             known: Vec::new(),
         };
         for error in &errors {
-            let position = error.span().map(|span| source.position(span.start));
-            source.problems.push(Problem {
-                position,
-                key: String::new(),
-                message: error.message().to_owned(),
-            });
+            let problem = match error.span() {
+                Some(span) => Problem {
+                    position: Some(source.position(span.start)),
+                    key: String::new(),
+                    message: error.message().to_owned(),
+                },
+                None => source.too_deep(error.message()),
+            };
+            source.problems.push(problem);
         }
         let entries = if errors.is_empty() {
             entries(root.into_inner())
@@ -76,6 +79,18 @@ impl<'a> Source<'a> {
             key: key.to_owned(),
             message: message.into(),
         });
+    }
+
+    /// The parser does not tell the place of one error: a key with more parts than it follows.
+    fn too_deep(&self, message: &str) -> Problem {
+        let dots = |(_, line): &(usize, &str)| line.matches('.').count();
+        let deepest = self.text.split('\n').enumerate().max_by_key(dots);
+        let line = deepest.map_or(1, |(number, _)| number + 1);
+        Problem {
+            position: Some((line, 1)),
+            key: String::new(),
+            message: format!("a key has too many parts ({message})"),
+        }
     }
 
     fn position(&self, offset: usize) -> (usize, usize) {

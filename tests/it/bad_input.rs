@@ -55,6 +55,17 @@ fn s06_an_error_never_repeats_what_may_be_a_secret() {
 }
 
 #[test]
+fn a_key_that_is_too_deep_is_told_with_its_line() {
+    let mut world = World::new();
+    world.top = format!("# a.b.c\n{} = 1\n", ["a"; 300].join("."));
+    let refusal = refusal(&world, 78);
+    assert!(
+        refusal.contains("line 2, column 1: a key has too many parts"),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn an_inline_secret_needs_a_private_file() {
     let mut world = World::new();
     world.tables = "client_secret = \"inline\"\n".to_owned();
