@@ -265,12 +265,28 @@ async fn reach(
             // Without this a head and a small body written apart would wait for each other's acknowledgement. A
             // socket that refuses the option is about to fail anyway.
             let _ = tcp.set_nodelay(true);
+            hold_little(&tcp);
             tracing::debug!("connected to {peer} at {}", shown(&tcp));
             Ok(tcp)
         }
         None => Err(DialError::Connect(peer.clone(), std::mem::take(attempts))),
     }
 }
+
+/// Bytes that the system may hold of what it has not sent yet. It would hold megabytes, and nobody could tell whether the
+/// other side takes any of it: a slow one would seem to stand still. What is on its way comes on top, so that a fast one
+/// is not slowed down.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 256 << 10;
+
+#[cfg(target_os = "linux")]
+fn hold_little(tcp: &TcpStream) {
+    // A socket that refuses the option works all the same.
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn hold_little(_: &TcpStream) {}
 
 fn shown(tcp: &TcpStream) -> String {
     // A socket that has no peer any more is about to fail anyway.

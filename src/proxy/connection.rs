@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::body::Outgoing;
 use super::multiplexed::Multiplexed;
 use super::send_error::SendError;
-use super::stream::Stream;
+use super::stream::{Resumed, Stream};
 use crate::config::{self, HttpVersions, Origin, Scheme};
 use crate::dial::{self, Dialer};
 use crate::tls::TlsError;
@@ -87,13 +87,13 @@ impl Target {
         self.bounds
     }
 
-    /// Opens a connection.
+    /// Opens a connection within this bound, which is [`Bounds::connect`] or what is left of it.
     ///
     /// # Errors
     ///
-    /// When there is none within the bound.
-    pub(super) async fn connect(&self) -> Result<Opened, SendError> {
-        let stream = self.dialer.connect(self.bounds.connect).await?;
+    /// When there is none by then.
+    pub(super) async fn connect(&self, bound: Duration) -> Result<Opened, SendError> {
+        let stream = self.dialer.connect(bound).await?;
         if self.speaks_http2(&stream)? {
             let connection = Multiplexed::begin(Stream::from(stream)).await;
             return connection.map(Opened::Http2).map_err(SendError::Ended);
@@ -184,6 +184,7 @@ fn protocols(http: HttpVersions) -> Vec<Vec<u8>> {
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<Outgoing>,
     pub(super) driver: Box<http1::Connection<TokioIo<Stream>, Outgoing>>,
+    pub(super) resumed: Resumed,
     pub(super) idle_since: Instant,
     /// Whether it has served a request before.
     pub(super) reused: bool,
@@ -192,12 +193,15 @@ pub(super) struct Connection {
 impl Connection {
     /// Begins to speak HTTP/1.1.
     async fn begin(stream: dial::Stream) -> Result<Self, SendError> {
-        let (sender, driver) = http1::handshake(TokioIo::new(Stream::from(stream)))
+        let stream = Stream::from(stream);
+        let resumed = stream.resumed();
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(SendError::Ended)?;
         Ok(Self {
             sender,
             driver: Box::new(driver),
+            resumed,
             idle_since: Instant::now(),
             reused: false,
         })

@@ -275,9 +275,10 @@ fn is_our_hop(hop: &[u8]) -> bool {
         .is_some_and(|name| name.eq_ignore_ascii_case(PSEUDONYM.as_bytes()))
 }
 
-/// Takes credentials out of the trailers that a client sends (F2).
+/// Takes credentials out of the trailers that a client sends (F2), and what would say anew where the message ends or whom
+/// it is for (RFC 9110 section 6.5.1).
 pub fn strip_trailers(trailers: &mut HeaderMap) {
-    for name in [AUTHORIZATION, TRAILER] {
+    for name in [AUTHORIZATION, CONTENT_LENGTH, HOST, TRAILER] {
         trailers.remove(name);
     }
     strip_hop_by_hop(trailers);

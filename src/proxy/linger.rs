@@ -12,23 +12,23 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// Sees to the rest of a request whose answer has begun.
 ///
-/// Upstream gets it, also behind a whole answer, until it stands still for `standstill`, or more briefly where that answer
-/// is an error: hardly anything depends on the rest then, and the client may not see the error before it is sent. What upstream does not take is
-/// read and forgotten, for `bound` at the most: many clients send all of a request before they read a byte of the
-/// answer. A connection that is closed with bytes on it that were not read is reset, and with the reset the other side
-/// loses what it has not read yet: the answer.
+/// Upstream gets it, also behind a whole answer, until one of the two stands still for `standstill`. Where that answer is
+/// an error, upstream may do so more briefly: hardly anything depends on the rest then, and the client may not see the
+/// error before all is sent. What upstream does not take is read and forgotten, for `bound` at the most: many clients send
+/// all of a request before they read a byte of the answer. A connection that is closed with bytes on it that were not read
+/// is reset, and with the reset the other side loses what it has not read yet: the answer.
 pub(super) async fn carry_on(
     body: RequestBody,
     answer: StatusCode,
     standstill: Duration,
     bound: Duration,
 ) {
-    let standstill = patience(answer, standstill);
     let too_slow = async {
         body.left().await;
         // Nothing comes from a client that was not asked for it before it had the answer.
         if !body.is_unasked() {
-            body.stands_still(standstill).await;
+            body.stands_still(standstill, patience(answer, standstill))
+                .await;
         }
     };
     tokio::select! {

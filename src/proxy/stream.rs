@@ -2,9 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use crate::dial;
 
@@ -18,15 +20,55 @@ use crate::dial;
 pub(super) struct Stream {
     io: dial::Stream,
     deaf: bool,
+    /// Whether the last write has to wait.
+    waits: bool,
+    resumed: Resumed,
+}
+
+/// When upstream last took what it had not taken at once. That is rare, and few ask for it: a lock costs nothing here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Resumed(Arc<Mutex<Option<Instant>>>);
+
+impl Resumed {
+    /// That time, if it is later than `other`, else `other`.
+    pub(super) fn or(&self, other: Instant) -> Instant {
+        let resumed = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        resumed.map_or(other, |resumed| resumed.max(other))
+    }
+
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
 }
 
 impl From<dial::Stream> for Stream {
     fn from(io: dial::Stream) -> Self {
-        Self { io, deaf: false }
+        Self {
+            io,
+            deaf: false,
+            waits: false,
+            resumed: Resumed::default(),
+        }
     }
 }
 
 impl Stream {
+    /// Tells when it moves, also when somebody else has it.
+    pub(super) fn resumed(&self) -> Resumed {
+        self.resumed.clone()
+    }
+
+    /// Notes whether a write waits, and when it goes on. Nothing is done as long as the system takes all at once.
+    fn follow<T>(&mut self, polled: Poll<T>) -> Poll<T> {
+        if polled.is_pending() {
+            self.waits = true;
+        } else if self.waits {
+            self.waits = false;
+            self.resumed.now();
+        }
+        polled
+    }
+
     /// Turns the failure of a write into its success, for good.
     fn heard(&mut self, written: io::Result<usize>, offered: usize) -> io::Result<usize> {
         match written {
@@ -66,7 +108,8 @@ impl AsyncWrite for Stream {
         if self.deaf {
             return Poll::Ready(Ok(buf.len()));
         }
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf));
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        let written = ready!(self.follow(written));
         Poll::Ready(self.heard(written, buf.len()))
     }
 
@@ -83,7 +126,8 @@ impl AsyncWrite for Stream {
         if self.deaf {
             return Poll::Ready(Ok(offered));
         }
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs));
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let written = ready!(self.follow(written));
         Poll::Ready(self.heard(written, offered))
     }
 
@@ -95,7 +139,8 @@ impl AsyncWrite for Stream {
         if self.deaf {
             return Poll::Ready(Ok(()));
         }
-        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        let flushed = ready!(self.follow(flushed));
         Poll::Ready(self.heard(flushed.map(|()| 0), 0).map(|_| ()))
     }
 

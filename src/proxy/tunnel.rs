@@ -93,7 +93,7 @@ impl Proxy {
         let response = tokio::select! {
             biased;
             answered = connection.sender.send_request(request) => answered.map_err(unanswered)?,
-            error = overdue(target.bounds(), body) => return Err(error),
+            error = overdue(target.bounds(), body, connection.resumed) => return Err(error),
         };
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !head::is_websocket(response.headers()) {

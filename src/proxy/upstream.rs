@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -27,6 +28,7 @@ use super::connection::{Bounds, Connection, Opened, Target, nobody};
 use super::leash::Leash;
 use super::multiplexed::{self, Entry, Lease, Shared};
 use super::send_error::SendError;
+use super::stream::Resumed;
 
 /// How often a request is sent at the most, however often upstream says that it has not looked at it.
 const MOST_ATTEMPTS: u32 = 5;
@@ -116,24 +118,24 @@ impl Upstream {
 
     /// A connection for one request: a new one, or a shared one that has room by now.
     async fn open(&self) -> Result<Way, SendError> {
-        if !self.shares.get() {
-            return self.connect().await;
-        }
         let bound = self.target.bounds().connect;
-        // Whoever opens one is bound by the same time.
+        if !self.shares.get() {
+            return self.connect(bound).await;
+        }
+        let begun = Instant::now();
         let entry = tokio::time::timeout(bound, self.shared.place_or_turn()).await;
         let turn = match entry.map_err(|_| self.target.connect_timeout())? {
             Entry::Place(lease) => return Ok(Way::Among(lease)),
             // Others that wait for a protocol that does not share are not to wait for each other.
             Entry::Turn(turn) => self.shares.get().then_some(turn),
         };
-        let opened = self.connect().await;
+        let opened = self.connect(bound.saturating_sub(begun.elapsed())).await;
         drop(turn);
         opened
     }
 
-    async fn connect(&self) -> Result<Way, SendError> {
-        let opened = self.target.connect().await?;
+    async fn connect(&self, bound: Duration) -> Result<Way, SendError> {
+        let opened = self.target.connect(bound).await?;
         self.shares.set(matches!(opened, Opened::Http2(_)));
         Ok(match opened {
             Opened::Http1(connection) => Way::Alone(connection),
@@ -161,7 +163,7 @@ impl Upstream {
         body: &RequestBody,
     ) -> impl Future<Output = Result<Response<UpstreamBody>, Unanswered>> {
         let answer = connection.sender.try_send_request(request);
-        let overdue = overdue(self.target.bounds(), body);
+        let overdue = overdue(self.target.bounds(), body, connection.resumed.clone());
         let mut connection = Some(connection);
         async move {
             let mut answer = pin!(answer);
@@ -198,10 +200,12 @@ impl Upstream {
         // hyper does not tell whether upstream asks for the content on a stream.
         body.ask();
         let leash = request.body_mut().leash(lease.clone());
+        // Whether the connection moves says little of one stream.
+        let overdue = overdue(self.target.bounds(), body, Resumed::default());
         let answered = tokio::select! {
             biased;
             answered = lease.send(request) => answered,
-            error = overdue(self.target.bounds(), body) => return Err(Unanswered::overdue(error)),
+            error = overdue => return Err(Unanswered::overdue(error)),
         };
         let answered = answered.map_err(|error| {
             lease.failed(error.error());
@@ -353,27 +357,27 @@ impl From<TrySendError<Request<Outgoing>>> for Unanswered {
 }
 
 /// Waits until the wait for an answer has lasted too long: the request must keep moving until it is over, and then the
-/// answer must begin in time.
-pub(super) async fn overdue(bounds: Bounds, body: &RequestBody) -> SendError {
+/// answer must begin in time. What has been handed on moves as long as upstream takes it: that it does, `resumed` tells.
+pub(super) async fn overdue(bounds: Bounds, body: &RequestBody, resumed: Resumed) -> SendError {
     let begun = Instant::now();
     let mut deadline = begun + bounds.response.min(bounds.body);
     loop {
         tokio::time::sleep_until(deadline).await;
-        let (next, error) = match body.progress() {
-            Some(progress) if !progress.ended => (
-                progress.moved.max(begun) + bounds.body,
-                match progress.waits_for_client {
-                    true => SendError::ClientTimeout(bounds.body),
-                    false => SendError::RequestTimeout(bounds.body),
-                },
+        let progress = body.progress();
+        let handed_on = progress.map_or(begun, |progress| progress.moved.max(begun));
+        let taken = resumed.or(handed_on);
+        let (next, error) = match progress {
+            Some(progress) if !progress.ended && progress.waits_for_client => (
+                handed_on + bounds.body,
+                SendError::ClientTimeout(bounds.body),
             ),
-            progress => {
-                let sent = progress.map_or(begun, |progress| progress.moved.max(begun));
-                (
-                    sent + bounds.response,
-                    SendError::ResponseTimeout(bounds.response),
-                )
+            Some(progress) if !progress.ended => {
+                (taken + bounds.body, SendError::RequestTimeout(bounds.body))
             }
+            _ => (
+                taken + bounds.response,
+                SendError::ResponseTimeout(bounds.response),
+            ),
         };
         if next <= Instant::now() {
             return error;

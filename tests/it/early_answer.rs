@@ -213,3 +213,20 @@ fn f17_f18_a_client_that_was_not_asked_and_sends_all_the_same_gets_its_answer() 
     assert_eq!((response.status, response.complete), (413, true));
     assert_eq!(response.header("connection"), Some("close"));
 }
+
+#[test]
+fn f18_behind_an_error_a_client_that_pauses_is_waited_for() {
+    let (upstream, _world, serving) = raw("");
+    let mut client = serving.connect();
+    client.request("POST /x", &["Content-Length: 10"], b"");
+    client.send(b"first");
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    assert_eq!(connection.read(5), b"first");
+    connection.send(b"HTTP/1.1 422 No\r\nContent-Length: 2\r\n\r\nno");
+    assert_eq!(client.response().status, 422);
+    // Longer than upstream may take nothing.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    client.send(b"rest!");
+    assert_eq!(connection.read(5), b"rest!");
+}

@@ -324,6 +324,31 @@ fn f12_an_upstream_that_takes_nothing_of_a_request_is_told_by_its_name() {
 }
 
 #[test]
+fn f12_an_upstream_that_is_slow_to_take_a_request_gets_all_of_it() {
+    const LENGTH: usize = 3 << 20;
+    const PIECE: usize = 64 << 10;
+    let upstream = RawUpstream::start_with_little_room();
+    let mut world = World::logged_in();
+    world.upstream = upstream.origin();
+    world.upstream_keys = "response_timeout = \"1s\"".to_owned();
+    world.tables = "[timeouts]\nbody = \"1s\"\n".to_owned();
+    let serving = world.serve();
+    let mut client = serving.connect();
+    client.request("POST /x", &[&format!("Content-Length: {LENGTH}")], b"");
+    let mut handle = client.second_handle();
+    let sending = std::thread::spawn(move || handle.write_all(&vec![b'x'; LENGTH]));
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    for _ in 0..LENGTH / PIECE {
+        sleep(Duration::from_millis(100));
+        assert_eq!(connection.read(PIECE).len(), PIECE, "it is cut");
+    }
+    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    sending.join().expect("no panic").expect("all was sent");
+}
+
+#[test]
 fn f12_an_upstream_that_is_slow_in_its_answer_is_waited_for() {
     let (upstream, _world, serving) = raw(&body_bound());
     let mut client = serving.connect();

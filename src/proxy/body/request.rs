@@ -10,6 +10,7 @@ use http::Request;
 use http::request::Parts;
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::activity::Busy;
 use super::expectation::Expectation;
@@ -185,12 +186,20 @@ impl RequestBody {
         }
     }
 
-    /// Completes when the attempt under way has not moved for so long.
-    pub async fn stands_still(&self, bound: Duration) {
-        while let Some(progress) = self.progress()
-            && progress.moved.elapsed() < bound
-        {
-            tokio::time::sleep_until(progress.moved + bound).await;
+    /// Completes when the attempt under way has waited for so long for the client, or, more briefly, for upstream.
+    pub async fn stands_still(&self, client: Duration, upstream: Duration) {
+        while let Some(progress) = self.progress() {
+            let bound = match progress.waits_for_client {
+                true => client,
+                false => upstream,
+            };
+            let deadline = progress.moved + bound;
+            let now = Instant::now();
+            if deadline <= now {
+                return;
+            }
+            // Whoever is waited for may change at any time.
+            tokio::time::sleep_until(deadline.min(now + upstream)).await;
         }
     }
 

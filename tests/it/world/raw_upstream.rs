@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+
 use super::SOON;
 
 /// Accepts connections and hands each to the test, which says what happens on it.
@@ -19,6 +21,14 @@ impl RawUpstream {
         Self {
             listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
         }
+    }
+
+    /// On whose connections the system takes little that the test has not read.
+    pub(crate) fn start_with_little_room() -> Self {
+        let upstream = Self::start();
+        // Connections have it from the socket that listens.
+        set_socket_recv_buffer_size(&upstream.listener, 64 << 10).expect("a size");
+        upstream
     }
 
     pub(crate) fn origin(&self) -> String {
