@@ -354,9 +354,11 @@ mod tests {
     }
 
     #[test]
-    fn f02_credentials_in_trailers_go() {
+    fn f02_credentials_in_trailers_go_and_what_belongs_in_a_head() {
         let mut trailers = map(&[
             ("authorization", b"x"),
+            ("content-length", b"1"),
+            ("host", b"evil"),
             ("proxy-authorization", b"y"),
             ("x-checksum", b"1"),
         ]);

@@ -161,9 +161,7 @@ impl Framing {
     }
 
     fn on_length(&mut self, value: &[u8]) {
-        let length = std::str::from_utf8(value).ok();
-        let length = length.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        match (length.and_then(|text| text.parse().ok()), self.length) {
+        match (decimal(value), self.length) {
             _ if self.chunked => self.refuse(BOTH),
             (_, Some(_)) => {
                 self.refuse("the request has more than one Content-Length header; send one");
@@ -219,6 +217,15 @@ const BOTH: &str =
 /// Whether a line of a head is clearly a field that says nothing of the framing.
 fn is_other_field(line: &[u8]) -> bool {
     !matches!(line.first(), None | Some(b'\r' | b'c' | b'C' | b't' | b'T'))
+}
+
+/// `1*DIGIT` (RFC 9112 section 6.2): no sign, and no more than can be counted.
+fn decimal(value: &[u8]) -> Option<u64> {
+    let number = value.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    });
+    number.filter(|_| !value.is_empty())
 }
 
 /// The value of the field with this name, if the line is one of it.
