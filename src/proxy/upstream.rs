@@ -565,3 +565,36 @@ impl Drop for UpstreamBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::{Config, Need};
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn f12_waiting_for_others_and_opening_a_connection_have_one_bound() {
+        // The system takes connections in, and nobody speaks on them.
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = silent.local_addr().expect("an address");
+        let text = format!("[upstream]\nurl = \"https://{address}\"\nconnect_timeout = \"10s\"\n");
+        let config = Config::parse(&text, None, &BTreeMap::new(), Need::Store).expect("accepted");
+        let target = Target::new(&config.upstream, config.timeouts.body).expect("an upstream");
+        let upstream = Upstream::new(Arc::new(target), TaskTracker::new());
+        let open_after = async |seconds| {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            let begun = Instant::now();
+            let error = upstream.open().await.expect_err("nobody speaks");
+            assert!(
+                matches!(error, SendError::ConnectTimeout(..) | SendError::Dial(_)),
+                "{error:?}"
+            );
+            begun.elapsed().as_secs()
+        };
+        let (first, second) = tokio::join!(open_after(0), open_after(3));
+        assert_eq!((first, second), (10, 10));
+    }
+}
