@@ -23,6 +23,11 @@ pub struct Now {
 pub trait Clock: fmt::Debug + Send + Sync {
     /// This moment.
     fn now(&self) -> Now;
+
+    /// This moment as people name it, for those who need no more: reading two clocks takes twice as long.
+    fn wall(&self) -> SystemTime {
+        self.now().wall
+    }
 }
 
 /// The machine's clocks.
@@ -35,6 +40,10 @@ impl Clock for SystemClock {
             wall: SystemTime::now(),
             monotonic: Instant::now(),
         }
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
     }
 }
 

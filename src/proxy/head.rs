@@ -28,27 +28,29 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 /// The one protocol that a connection may change to (RFC 6455 section 11.2).
 const WEBSOCKET: &str = "websocket";
 
-/// Those of [`HOP_BY_HOP`] that a head has, a bit for each.
+/// Which of the fields that matter here a head has, a bit for each. Most heads have few of them: one pass over the names
+/// costs less than a look-up for each.
 #[derive(Clone, Copy, Debug, Default)]
-struct HopByHop(u8);
+pub struct Names(u16);
 
-impl HopByHop {
+impl Names {
     const CONNECTION: Self = Self(1);
     const TE: Self = Self(1 << 5);
     const TRANSFER_ENCODING: Self = Self(1 << 6);
     const UPGRADE: Self = Self(1 << 7);
+    /// `Via`.
+    pub const VIA: Self = Self(1 << 8);
+    /// One of those that hold a reference which is turned back to the proxy (F9).
+    pub const REFERENCE: Self = Self(1 << 9);
 
-    /// Most heads have few of them: one pass over the names costs less than a look-up for each of the set.
-    fn of(headers: &HeaderMap) -> Self {
-        Self(
-            headers
-                .keys()
-                .fold(0, |found, name| found | Self::bit(name)),
-        )
+    /// Those of a head.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let names = headers.keys();
+        Self(names.fold(0, |found, name| found | Self::bit(name)))
     }
 
     /// By text, since that is decided by the length for nearly every name.
-    fn bit(name: &HeaderName) -> u8 {
+    fn bit(name: &HeaderName) -> u16 {
         match name.as_str() {
             "connection" => Self::CONNECTION.0,
             "keep-alive" => 1 << 1,
@@ -58,16 +60,19 @@ impl HopByHop {
             "te" => Self::TE.0,
             "transfer-encoding" => Self::TRANSFER_ENCODING.0,
             "upgrade" => Self::UPGRADE.0,
+            "via" => Self::VIA.0,
+            "link" | "location" | "content-location" => Self::REFERENCE.0,
             _ => 0,
         }
     }
 
-    fn has(self, field: Self) -> bool {
+    /// Whether this one is there.
+    pub fn has(self, field: Self) -> bool {
         self.0 & field.0 != 0
     }
 
-    /// With everything that any `Connection` line names.
-    fn remove_from(self, headers: &mut HeaderMap) {
+    /// Removes [`HOP_BY_HOP`], with everything that any `Connection` line names.
+    fn remove_hop_by_hop(self, headers: &mut HeaderMap) {
         if self.has(Self::CONNECTION) {
             for name in named_by_connection(headers) {
                 headers.remove(name);
@@ -83,7 +88,7 @@ impl HopByHop {
 
 /// Removes what is about this connection alone: the fixed set and everything that any `Connection` line names (F1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    HopByHop::of(headers).remove_from(headers);
+    Names::of(headers).remove_hop_by_hop(headers);
 }
 
 /// All names on all lines have to be read before the first is removed.
@@ -108,17 +113,16 @@ fn has_member(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
 /// section 6.3). hyper takes `chunked` off and puts it on again, but leaves any other coding as it is, without saying so
 /// behind the proxy; where an answer has both, it takes the chunks and leaves the length.
 pub fn is_plainly_framed(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let coding = codings.next().map(HeaderValue::as_bytes);
-    let length = lengths.next().map(HeaderValue::as_bytes);
-    let plain = match (coding, length) {
-        (None, None) => true,
-        (Some(coding), None) => coding.trim_ascii().eq_ignore_ascii_case(b"chunked"),
-        (None, Some(length)) => !length.is_empty() && length.iter().all(u8::is_ascii_digit),
-        (Some(_), Some(_)) => false,
-    };
-    plain && codings.next().is_none() && lengths.next().is_none()
+    let mut is_said = false;
+    headers.iter().all(|(name, value)| {
+        let value = value.as_bytes();
+        let is_plain = match name.as_str() {
+            "content-length" => !value.is_empty() && value.iter().all(u8::is_ascii_digit),
+            "transfer-encoding" => value.trim_ascii().eq_ignore_ascii_case(b"chunked"),
+            _ => return true,
+        };
+        is_plain && !std::mem::replace(&mut is_said, true)
+    })
 }
 
 /// Puts the token in, in the place of whatever the client sent there (F2).
@@ -153,20 +157,20 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// Makes the request head of a client that speaks `version` fit for upstream: everything but the token. Returns whether
-/// the client would like to speak WebSocket; no `Upgrade` is left, whatever it says (F16).
+/// Makes the request head of a client that speaks `version` fit for upstream: everything but the token. `names` are those
+/// that it has. Returns whether the client would like to speak WebSocket; no `Upgrade` is left, whatever it says (F16).
 pub fn prepare_request(
     headers: &mut HeaderMap,
+    names: Names,
     version: Version,
     upstream: &HeaderValue,
     path: &str,
 ) -> bool {
-    let found = HopByHop::of(headers);
-    let chunked = found.has(HopByHop::TRANSFER_ENCODING);
+    let chunked = names.has(Names::TRANSFER_ENCODING);
     // RFC 9110 section 10.1.4.
-    let trailers = found.has(HopByHop::TE) && has_member(headers, TE, "trailers");
-    let websocket = found.has(HopByHop::UPGRADE) && offers_websocket(headers);
-    found.remove_from(headers);
+    let trailers = names.has(Names::TE) && has_member(headers, TE, "trailers");
+    let websocket = names.has(Names::UPGRADE) && offers_websocket(headers);
+    names.remove_hop_by_hop(headers);
     headers.remove(AUTHORIZATION);
     if trailers {
         // For ourselves: what upstream sends behind the content is passed on to a client that takes it. `TE` is for one
@@ -211,12 +215,14 @@ pub fn has_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
 }
 
-/// Makes upstream's response head fit for the client.
-pub fn prepare_response<B>(response: &mut Response<B>) {
+/// Makes upstream's response head fit for the client; returns what it had.
+pub fn prepare_response<B>(response: &mut Response<B>) -> Names {
     // A message is of the version of who sends it (RFC 9110 section 2.5); by upstream's HTTP/1.0 the server would frame
     // the content so that a broken one looks whole.
     *response.version_mut() = Version::HTTP_11;
-    strip_hop_by_hop(response.headers_mut());
+    let names = Names::of(response.headers());
+    names.remove_hop_by_hop(response.headers_mut());
+    names
 }
 
 /// Counts down how often the request may be forwarded; whether it may be at all (RFC 9110 section 7.6.2). That is asked of
@@ -301,8 +307,10 @@ mod tests {
 
     fn prepared(lines: &[(&str, &[u8])], path: &str) -> HeaderMap {
         let mut headers = map(lines);
+        let names = Names::of(&headers);
         prepare_request(
             &mut headers,
+            names,
             Version::HTTP_11,
             &HeaderValue::from_static("api.lucid.co"),
             path,
@@ -313,7 +321,7 @@ mod tests {
     #[test]
     fn each_of_the_fixed_set_is_found_in_its_place() {
         for (place, name) in HOP_BY_HOP.iter().enumerate() {
-            assert_eq!(HopByHop::bit(name), 1 << place, "{name}");
+            assert_eq!(Names::bit(name), 1 << place, "{name}");
         }
     }
 
@@ -460,7 +468,8 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             let upstream = HeaderValue::from_static("api.lucid.co");
-            prepare_request(&mut headers, version, &upstream, "/");
+            let names = Names::of(&headers);
+            prepare_request(&mut headers, names, version, &upstream, "/");
             assert_eq!(headers[VIA], expected);
             assert!(is_loop(&headers));
         }

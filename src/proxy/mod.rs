@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
@@ -52,6 +52,7 @@ use connection::Target;
 use cure::Answer;
 use exchange::Exchange;
 use guard::Guard;
+use head::Names;
 use reply::Refusal;
 use route::Route;
 use send_error::SendError;
@@ -268,17 +269,19 @@ impl Proxy {
 
     /// Step 4: the head as upstream should see it, all but the token. Returns whether it asks for a WebSocket.
     fn prepare(&self, head: &mut Parts, has_content: bool) -> Result<bool, Refusal> {
-        if head::is_loop(&head.headers) {
+        if head.version == Version::HTTP_2 {
+            head::translate_from_http2(&mut head.headers, has_content);
+        }
+        let names = Names::of(&head.headers);
+        if names.has(Names::VIA) && head::is_loop(&head.headers) {
             return Err(Refusal::looped());
         }
         if !head::may_go_on(&head.method, &mut head.headers) {
             return Err(Refusal::no_more_forwards());
         }
-        if head.version == Version::HTTP_2 {
-            head::translate_from_http2(&mut head.headers, has_content);
-        }
         let offered = head::prepare_request(
             &mut head.headers,
+            names,
             head.version,
             &self.settings.host,
             head.uri.path(),
@@ -319,17 +322,15 @@ impl Proxy {
     /// Steps 8 and 9: the answer as the client should see it.
     fn hand_back(&self, answer: Answer, asked: &Asked) -> Response<ResponseBody> {
         let mut response = answer.response;
-        head::prepare_response(&mut response);
-        self.point_back(&mut response, asked);
+        let names = head::prepare_response(&mut response);
+        if names.has(Names::REFERENCE) {
+            self.point_back(response.headers_mut(), asked);
+        }
         response.map(|content| content.stream(self.settings.body_timeout))
     }
 
     /// Step 8: references to upstream lead back to where the client asked.
-    fn point_back<B>(&self, response: &mut Response<B>, asked: &Asked) {
-        let headers = response.headers_mut();
-        if !rewrite::has_references(headers) {
-            return;
-        }
+    fn point_back(&self, headers: &mut HeaderMap, asked: &Asked) {
         let at = |authority| [asked.scheme.as_str().as_bytes(), b"://", authority].concat();
         let proxy = match (&self.settings.public_url, &asked.name) {
             (Some(public_url), _) => public_url.to_string().into_bytes(),

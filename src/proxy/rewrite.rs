@@ -7,13 +7,6 @@ use http::header::{CONTENT_LOCATION, HeaderMap, HeaderName, HeaderValue, LINK, L
 
 use crate::config::Origin;
 
-/// Whether there is anything that [`point_back`] might change.
-pub fn has_references(headers: &HeaderMap) -> bool {
-    headers.contains_key(LINK)
-        || headers.contains_key(LOCATION)
-        || headers.contains_key(CONTENT_LOCATION)
-}
-
 /// Points `Link`, `Location` and `Content-Location` at `proxy` where they point at `upstream`.
 ///
 /// `proxy` is a scheme and an authority without a slash behind: `http://127.0.0.1:8118`.

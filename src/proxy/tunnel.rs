@@ -121,7 +121,7 @@ impl Proxy {
         };
         head::prepare_response(&mut response);
         head::change_to_websocket(response.headers_mut());
-        self.point_back(&mut response, asked);
+        self.point_back(response.headers_mut(), asked);
         Ok(response.map(|_| ResponseBody::switched(tunnel)))
     }
 }

@@ -164,7 +164,7 @@ impl Grant {
 
     fn fresh(&self) -> Option<Arc<Bearer>> {
         let standing = self.0.standing.load();
-        let fresh = self.0.clock.now().wall < standing.fresh_until;
+        let fresh = self.0.clock.wall() < standing.fresh_until;
         standing.bearer.as_ref().filter(|_| fresh).cloned()
     }
 

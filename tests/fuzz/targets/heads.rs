@@ -127,7 +127,8 @@ fn request(fields: &HeaderMap, named: &BTreeSet<String>, uri: &Uri, version: Ver
     let version_field = HeaderName::from_static("lucid-api-version");
     let mut after = before.clone();
     let host = HeaderValue::from_static(UPSTREAM);
-    head::prepare_request(&mut after, version, &host, uri.path());
+    let names = head::Names::of(&after);
+    head::prepare_request(&mut after, names, version, &host, uri.path());
     assert!(!after.contains_key(AUTHORIZATION));
     let mut ours = HeaderValue::from_static(OURS);
     ours.set_sensitive(true);
