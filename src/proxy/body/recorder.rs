@@ -101,7 +101,8 @@ impl Recorder {
     pub(super) fn new(shared: &Arc<Recordings>, length: Option<u64>) -> Self {
         let beyond = |limit: u64| length.is_some_and(|length| length > limit);
         let memory = shared.memory as u64;
-        let on_disk = shared.disk > 0 && beyond(memory);
+        let too_large = beyond(memory.saturating_add(shared.disk));
+        let on_disk = shared.disk > 0 && beyond(memory) && !too_large;
         Self {
             shared: shared.clone(),
             length,
@@ -115,7 +116,7 @@ impl Recorder {
             writing: None,
             disk_failed: false,
             crowded: false,
-            lost: beyond(memory.saturating_add(shared.disk)).then_some(Lost::TooLarge),
+            lost: too_large.then_some(Lost::TooLarge),
         }
     }
 
@@ -126,7 +127,10 @@ impl Recorder {
 
     /// Frees what is recorded, for good.
     pub(super) fn give_up(&mut self, reason: Lost) {
-        self.lost = self.lost.or(Some(reason));
+        if self.lost.is_some() {
+            return;
+        }
+        self.lost = Some(reason);
         self.full = VecDeque::new();
         self.filling = Vec::new();
         self.waiting = Bytes::new();
@@ -159,6 +163,10 @@ impl Recorder {
 
     /// Ready when the next chunk may come: always, but while the disk has yet to take what memory has no room for.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.spool.is_none() && self.waiting.is_empty() {
+            // All of it is in memory, as of nearly every body.
+            return Poll::Ready(());
+        }
         loop {
             if let Some(writing) = &mut self.writing {
                 let Poll::Ready(written) = writing.done.as_mut().poll(cx) else {
