@@ -15,7 +15,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::listener::Accepted;
 use super::socket::{Socket, Wire};
 use super::stream::{Io, Stream};
+use super::written_out::WrittenOut;
 use super::{http2, tls};
 use crate::proxy::Proxy;
 use crate::proxy::ambiguity::Ambiguous;
@@ -130,48 +130,49 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
             let mut response = entrance.proxy.handle(request, &entrance.guard).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 tunnel.set(response.body_mut().take_tunnel());
+                wire.stays_open(true);
             }
             wire.ends_by_close(version == Version::HTTP_10 && !has_length(&response));
             response.body_mut().keep_busy(busy);
             Ok::<_, Infallible>(response)
         }
     });
-    let mut connection = http1::Builder::new()
+    let connection = http1::Builder::new()
         // A client that has sent all it has to say may say so and still wants its answer. One that has left looks the
         // same: its request goes on until the answer has nowhere to go.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
+    let mut connection = WrittenOut::new(connection, wire.clone());
     let ended = Watch::new(entrance, activity, &wire)
-        .over(
-            Pin::new(&mut connection),
-            http1::Connection::graceful_shutdown,
-        )
+        .over(Pin::new(&mut connection), |connection| {
+            connection.get_pin_mut().graceful_shutdown();
+        })
         .await;
-    if let Some(Ok(())) = ended {
+    if let Some(Ok(())) = ended
+        && let Some(connection) = connection.offered()
+    {
         let http1::Parts { io, read_buf, .. } = connection.into_parts();
         leave_http(io.into_inner(), read_buf, tunnel.take(), entrance).await;
     }
 }
 
-/// What follows on HTTP. hyper does not end a connection on which the client has offered to change the protocol.
+/// What follows on HTTP where the client has offered to change the protocol.
 async fn leave_http(
     mut stream: Stream,
     early: Bytes,
     tunnel: Option<Box<Tunnel>>,
     entrance: &Entrance,
 ) {
-    stream.follow_no_more();
+    stream.leave_http();
     if let Some(tunnel) = tunnel {
         // Boxed: the connections of ordinary requests should not carry along what it needs.
         Box::pin(tunnel.carry(stream, early)).await;
-    } else if !stream.has_ended() {
-        let farewell = async {
-            stream.shutdown().await?;
-            // What the client has sent ahead of its time in the other protocol: closed on it, the connection would be
-            // reset, and with that the client would lose the answer.
-            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
-        };
-        let bounded = Box::pin(tokio::time::timeout(entrance.bounds.linger, farewell));
+    } else {
+        // What the client has sent ahead of its time in the other protocol: closed on it, the connection would be reset,
+        // and with that the client would lose the answer.
+        let mut nowhere = tokio::io::sink();
+        let reading = tokio::io::copy(&mut stream, &mut nowhere);
+        let bounded = Box::pin(tokio::time::timeout(entrance.bounds.linger, reading));
         // However it ends: nothing follows.
         tokio::select! {
             biased;

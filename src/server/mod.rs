@@ -24,6 +24,7 @@ mod stream;
 mod tls;
 mod unix;
 mod worker;
+mod written_out;
 
 use std::io;
 use std::net::SocketAddr;

@@ -28,6 +28,10 @@ pub(super) struct Wire {
     resumed: Cell<Option<Instant>>,
     /// Whether only the end of the connection will show that the content on its way is whole.
     pub(super) ends_by_close: Cell<bool>,
+    /// Whether something else follows on the stream when HTTP has ended.
+    pub(super) stays_open: Cell<bool>,
+    /// Whether whoever writes has said that nothing more is to come.
+    pub(super) has_ended: Cell<bool>,
     /// What is framed in two ways.
     refused: Cell<Option<Refused>>,
 }
@@ -51,6 +55,16 @@ impl Wire {
     /// The next content ends with the connection, or does not.
     pub(super) fn ends_by_close(&self, ends_by_close: bool) {
         self.ends_by_close.set(ends_by_close);
+    }
+
+    /// The stream is not to end with HTTP, or is to end when it is told.
+    pub(super) fn stays_open(&self, stays_open: bool) {
+        self.stays_open.set(stays_open);
+    }
+
+    /// Whether the stream was told to end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.get()
     }
 
     /// Notes what is not to be served of what has come.

@@ -19,7 +19,6 @@ pub(super) struct Stream {
     wire: Rc<Wire>,
     /// Follows the requests of HTTP/1.
     framing: Option<Framing>,
-    ended: bool,
 }
 
 /// By what the bytes come.
@@ -37,7 +36,6 @@ impl Stream {
             io,
             wire,
             framing: None,
-            ended: false,
         }
     }
 
@@ -48,17 +46,13 @@ impl Stream {
     }
 
     /// What comes from now on is another protocol.
-    pub(super) fn follow_no_more(&mut self) {
+    pub(super) fn leave_http(&mut self) {
         self.framing = None;
+        self.wire.stays_open(false);
     }
 
     pub(super) fn wire(&self) -> Rc<Wire> {
         self.wire.clone()
-    }
-
-    /// Whether it was told to end.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
     }
 }
 
@@ -67,7 +61,7 @@ impl Drop for Stream {
         // An end in order would make cut content look whole (F13). What the client has received it can still read. TLS
         // tells the two ends apart by itself, and a unix socket has but one.
         if self.wire.ends_by_close.get()
-            && !self.ended
+            && !self.wire.has_ended()
             && let Io::Tcp(tcp) = &self.io
         {
             // A socket that refuses the option is closed already.
@@ -141,12 +135,14 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stays_open = self.wire.stays_open.get();
         let shut = ready!(match &mut self.io {
+            _ if stays_open => self.as_mut().poll_flush(cx),
             Io::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Io::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
         });
-        self.ended = true;
+        self.wire.has_ended.set(true);
         Poll::Ready(shut)
     }
 }

@@ -1,8 +1,11 @@
 //! WebSockets (rule F16): tunnelled with every byte, and no other change of protocol.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -13,7 +16,7 @@ use crate::world::client::Client;
 use crate::world::http2::Http2Front;
 use crate::world::raw_upstream::{Connection, RawUpstream};
 use crate::world::tls::{self, Identity, TlsFront};
-use crate::world::{Serving, World, is_there, missing, printed};
+use crate::world::{SOON, Serving, World, is_there, missing, printed};
 
 const FIELDS: [&str; 4] = [
     "Connection: Upgrade",
@@ -264,6 +267,70 @@ fn f16_a_client_that_sends_ahead_of_its_time_gets_the_refusal_all_the_same() {
         client.rest(&mut Vec::new()),
         "no reset, which many clients see first"
     );
+}
+
+/// More than the system holds of a unix socket (net.core.wmem_default), and with that no more than the proxy holds.
+const MUCH: usize = 300_000;
+
+/// A client that has asked for [`MUCH`] with these fields and has read nothing, when the proxy has all of that.
+fn unread(request: &str, tables: &str) -> (UnixStream, UnixStream, World, Serving) {
+    let upstream = RawUpstream::start();
+    let mut world = World::logged_in();
+    world.upstream = upstream.origin();
+    world.top = "workers = 1".to_owned();
+    world.tables = format!("[log]\nrequests = true\n{tables}");
+    let serving = world.serve_on("[\"unix:proxy.sock\"]");
+    let connect = || {
+        let stream = UnixStream::connect(world.directory.path().join("proxy.sock"));
+        let stream = stream.expect("a connection");
+        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        stream
+    };
+    let (mut client, idle) = (connect(), connect());
+    client.write_all(request.as_bytes()).expect("sent");
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n");
+    connection.send(head.as_bytes());
+    connection.send(&vec![b'x'; MUCH]);
+    let line = line(&serving);
+    assert!(!line.contains("cut off"), "{line}");
+    (client, idle, world, serving)
+}
+
+/// Reads all that there is, and says how much content is in it.
+fn content(mut client: UnixStream) -> usize {
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("an end in order");
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n");
+    answer.len() - head.expect("a head") - 4
+}
+
+/// Where the content is not read, hyper takes the connection for done before the client has the whole answer.
+#[test]
+fn f16_who_offers_another_protocol_and_is_not_asked_for_content_gets_the_whole_answer() {
+    for offer in ["X: y", "Connection: Upgrade\r\nUpgrade: h2c"] {
+        let request = format!(
+            "POST /x HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 7\r\n{offer}\r\n\r\n"
+        );
+        let (client, _idle, _world, _serving) = unread(&request, "[timeouts]\nlinger = \"50ms\"\n");
+        // Several times the bound for content that nobody wants.
+        sleep(Duration::from_millis(500));
+        assert_eq!(content(client), MUCH, "{offer}");
+    }
+}
+
+#[test]
+fn f16_at_the_end_a_client_whose_websocket_was_refused_gets_the_whole_answer() {
+    for offer in ["Connection: close", &FIELDS.join("\r\n")] {
+        let request = format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n\r\n");
+        let (client, mut idle, _world, mut serving) = unread(&request, "");
+        serving.signal(Signal::TERM);
+        // The one worker has begun to end connections.
+        assert_eq!(idle.read(&mut [0]).expect("an end in order"), 0);
+        assert_eq!(content(client), MUCH, "{offer}");
+        assert!(serving.wait().success());
+    }
 }
 
 #[test]
