@@ -47,7 +47,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, OAuth2Endpoint, Origin, Scheme};
 use crate::token::Grant;
 use crate::token::traffic::Lane;
-use body::{Recordings, RequestBody, ResponseBody};
+use body::{Busy, Recordings, RequestBody, ResponseBody};
 use connection::Target;
 use cure::Answer;
 use exchange::Exchange;
@@ -138,11 +138,13 @@ impl Proxy {
         self.upstream.sweep().await;
     }
 
-    /// Answers one request, from upstream or by itself.
+    /// Answers one request, from upstream or by itself. The client's connection is `busy` until that is over, and with
+    /// the answer all of the request.
     pub async fn handle(
         &self,
         request: Request<Incoming>,
         guard: &Guard,
+        busy: Busy,
     ) -> Response<ResponseBody> {
         let mut exchange = self
             .settings
@@ -184,12 +186,14 @@ impl Proxy {
                 response.status(),
                 self.settings.body_timeout,
                 self.settings.linger,
+                busy.clone(),
             ));
         }
         if let Some(mut exchange) = exchange {
             exchange.answered(response.status());
             response.body_mut().then_log(exchange);
         }
+        response.body_mut().keep_busy(busy);
         response
     }
 

@@ -127,13 +127,12 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
         }
         let (wire, tunnel) = (&wire, &tunnel);
         async move {
-            let mut response = entrance.proxy.handle(request, &entrance.guard).await;
+            let mut response = entrance.proxy.handle(request, &entrance.guard, busy).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 tunnel.set(response.body_mut().take_tunnel());
                 wire.stays_open(true);
             }
             wire.ends_by_close(version == Version::HTTP_10 && !has_length(&response));
-            response.body_mut().keep_busy(busy);
             Ok::<_, Infallible>(response)
         }
     });
@@ -264,16 +263,18 @@ impl<'a> Watch<'a> {
     async fn idle(&self) {
         let bounds = self.entrance.bounds;
         loop {
+            let now = Instant::now();
+            // Looked at again when it could be idle for that long at the earliest: one timer for many requests.
+            let earliest = now + bounds.idle;
             let deadline = match self.idle_since() {
                 Some((since, true)) => since + bounds.idle,
                 Some((since, false)) => since + bounds.first_request,
-                // Looked at again when it could be idle for that long at the earliest: one timer for many requests.
-                None => Instant::now() + bounds.idle,
+                None => earliest,
             };
-            if deadline <= Instant::now() {
+            if deadline <= now {
                 return;
             }
-            tokio::time::sleep_until(deadline).await;
+            tokio::time::sleep_until(deadline.min(earliest)).await;
         }
     }
 

@@ -75,8 +75,7 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let busy = activity.begin();
     let is_head = request.method() == Method::HEAD;
-    let mut response = entrance.proxy.handle(request, &entrance.guard).await;
-    response.body_mut().keep_busy(busy);
+    let mut response = entrance.proxy.handle(request, &entrance.guard, busy).await;
     if is_head {
         withhold_content(&mut response);
     }

@@ -2,7 +2,7 @@
 //!
 //! Where something is slow, it takes several times the bound in all, and less than half of it for each step.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::thread::{JoinHandle, sleep};
@@ -11,7 +11,9 @@ use std::time::Duration;
 use http::Method;
 
 use crate::world::client::{Client, is_late};
-use crate::world::frames::{DATA, Frames, HEADERS, RST_STREAM, SETTINGS, frame};
+use crate::world::frames::{
+    DATA, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame,
+};
 use crate::world::http2_client::Http2;
 use crate::world::raw_upstream::{Connection, RawUpstream};
 use crate::world::tls::{self, Identity};
@@ -84,7 +86,7 @@ fn f12_a_client_that_takes_nothing_of_a_response_is_let_go() {
     takes_nothing(stream, "localhost", &upstream);
     serving.wait_for_log("cut off");
 
-    let (upstream, identity, _world, serving) = over_tls();
+    let (upstream, identity, _world, serving) = over_tls(&body_bound());
     let stream = tls::connect(serving.address, &identity.client(&[])).expect("TLS");
     let host = format!("localhost:{}", serving.address.port());
     takes_nothing(stream, &host, &upstream);
@@ -92,13 +94,13 @@ fn f12_a_client_that_takes_nothing_of_a_response_is_let_go() {
 }
 
 /// The same proxy, to be spoken to over TLS.
-fn over_tls() -> (RawUpstream, Identity, World, Serving) {
+fn over_tls(bounds: &str) -> (RawUpstream, Identity, World, Serving) {
     let upstream = RawUpstream::start();
     let identity = Identity::new();
     let mut world = World::logged_in();
     identity.write(world.directory.path());
     world.upstream = upstream.origin();
-    world.tables = format!("[timeouts]\n{}\n[log]\nrequests = true\n", body_bound());
+    world.tables = format!("[timeouts]\n{bounds}\n[log]\nrequests = true\n");
     let serving = world.serve_on(
         "[{ address = \"127.0.0.1:0\", certificate_file = \"tls.crt\", key_file = \"tls.key\" }]",
     );
@@ -143,6 +145,59 @@ fn f12_what_the_proxy_still_has_of_a_response_is_no_idle_connection() {
     assert!(content >= LENGTH, "{content}");
 }
 
+const REFUSED: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much";
+/// Each a [`STEP`] behind the last: several times the bound, and what is left to a request that is on its way then.
+const PIECES: usize = 2 * STEPS;
+
+#[test]
+fn f12_f18_a_client_whose_request_is_read_behind_its_answer_is_not_idle() {
+    const PIECE: usize = 64 << 10;
+    let (upstream, identity, _world, serving) = over_tls("idle = \"300ms\"");
+    let stream = tls::connect(serving.address, &identity.client(&[])).expect("TLS");
+    let mut client = BufReader::new(stream);
+    let head = format!(
+        "POST /x HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: {}\r\n\r\n",
+        serving.address.port(),
+        PIECES * PIECE
+    );
+    client.get_mut().write_all(head.as_bytes()).expect("sent");
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    connection.send(REFUSED);
+    drop(connection);
+    for _ in 0..PIECES {
+        sleep(STEP);
+        let sent = client.get_mut().write_all(&[b'x'; PIECE]);
+        sent.expect("all of it is taken");
+    }
+    let mut line = String::new();
+    client.read_line(&mut line).expect("an answer");
+    assert!(line.starts_with("HTTP/1.1 413 "), "{line}");
+}
+
+#[test]
+fn f12_f18_over_http_2_a_client_whose_request_is_read_behind_its_answer_is_not_idle() {
+    let (upstream, identity, _world, serving) = over_tls("idle = \"300ms\"");
+    let mut client = Frames::connect(serving.address, &identity);
+    let head = client.head(1, "POST", "/x", &[], 0);
+    client.bytes(&head);
+    let mut connection = upstream.accept();
+    connection.head().expect("a request");
+    connection.send(REFUSED);
+    drop(connection);
+    assert_eq!(client.wait_for(DATA).payload, b"too much");
+    for _ in 0..PIECES {
+        sleep(STEP);
+        client.bytes(&frame(DATA, 0, 1, b"x"));
+    }
+    client.bytes(&frame(DATA, END_STREAM, 1, b""));
+    // The connection has been kept for this.
+    client.request(3, "GET", "/oauth2/x");
+    assert_eq!(client.wait_for(HEADERS).stream, 3);
+    // Positive control: with nothing to read it is idle, and told so.
+    client.wait_for(GOAWAY);
+}
+
 #[test]
 fn f12_a_client_that_leaves_in_the_middle_of_a_response_holds_nothing() {
     let (upstream, _world, serving) = raw("");
@@ -158,7 +213,7 @@ fn f12_a_client_that_leaves_in_the_middle_of_a_response_holds_nothing() {
 
 #[test]
 fn f12_a_stream_that_a_client_does_not_take_is_reset_and_no_other() {
-    let (upstream, identity, _world, serving) = over_tls();
+    let (upstream, identity, _world, serving) = over_tls(&body_bound());
     let mut client = Frames::connect(serving.address, &identity);
     client.open_window(0, 1 << 30);
     client.request(1, "GET", "/large");
@@ -199,7 +254,7 @@ fn f12_a_stream_that_a_client_does_not_take_is_reset_and_no_other() {
 
 #[test]
 fn f12_a_small_answer_that_is_not_taken_is_reset_too() {
-    let (upstream, identity, _world, serving) = over_tls();
+    let (upstream, identity, _world, serving) = over_tls(&body_bound());
     let mut client = Frames::connect(serving.address, &identity);
     // SETTINGS_INITIAL_WINDOW_SIZE.
     client.bytes(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
@@ -256,7 +311,7 @@ fn f12_a_client_that_is_silent_in_its_request_is_told_so_and_a_slow_one_is_serve
 
 #[test]
 fn f12_over_http_2_a_client_that_is_silent_in_its_request_is_told_so_too() {
-    let (upstream, identity, _world, serving) = over_tls();
+    let (upstream, identity, _world, serving) = over_tls(&body_bound());
     let mut client = Frames::connect(serving.address, &identity);
     let head = client.head(1, "POST", "/x", &[("content-length", "10")], 0);
     client.bytes(&head);

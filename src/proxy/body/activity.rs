@@ -43,6 +43,12 @@ impl Activity {
     }
 }
 
+impl Clone for Busy {
+    fn clone(&self) -> Self {
+        self.0.begin()
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.exchanges.set(self.0.exchanges.get() - 1);

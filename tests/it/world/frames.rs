@@ -106,6 +106,7 @@ impl Frames {
     }
 
     /// As [`Frames::wait_for`]; `None` when the connection ends before.
+    #[track_caller]
     pub(crate) fn find(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let next = self.next()?;
