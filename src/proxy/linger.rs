@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::body::{Busy, RequestBody};
+use super::body::{RequestBody, Unread};
 
 /// How long the client may be silent while nobody wants what it sends, and upstream take nothing of a request that it has
 /// refused; nginx has the former, by the name of `lingering_timeout`.
@@ -16,14 +16,14 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// an error, upstream may do so more briefly: hardly anything depends on the rest then, and the client may not see the
 /// error before all is sent. What upstream does not take is read and forgotten, for `bound` at the most: many clients send
 /// all of a request before they read a byte of the answer. A connection that is closed with bytes on it that were not read
-/// is reset, and with the reset the other side loses what it has not read yet: the answer. All that time the connection is
-/// `busy`: one that is idle is closed.
+/// is reset, and with the reset the other side loses what it has not read yet: the answer. All that time the request
+/// counts as `unread`: a connection with nothing to do is closed.
 pub(super) async fn carry_on(
     body: RequestBody,
     answer: StatusCode,
     standstill: Duration,
     bound: Duration,
-    busy: Busy,
+    unread: Unread,
 ) {
     let too_slow = async {
         body.left().await;
@@ -42,7 +42,7 @@ pub(super) async fn carry_on(
         async { while let Ok(true) = tokio::time::timeout(SILENCE, body.discard()).await {} };
     // However it ends: the client's connection follows.
     let _ = tokio::time::timeout(bound, reading).await;
-    drop(busy);
+    drop(unread);
 }
 
 /// How long upstream may take nothing of a request that it has answered so.

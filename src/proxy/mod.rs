@@ -186,7 +186,7 @@ impl Proxy {
                 response.status(),
                 self.settings.body_timeout,
                 self.settings.linger,
-                busy.clone(),
+                busy.unread(),
             ));
         }
         if let Some(mut exchange) = exchange {

@@ -143,6 +143,7 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = WrittenOut::new(connection, wire.clone());
     let ended = Watch::new(entrance, activity, &wire)
+        .reading_first()
         .over(Pin::new(&mut connection), |connection| {
             connection.get_pin_mut().graceful_shutdown();
         })
@@ -208,6 +209,7 @@ pub(super) struct Watch<'a> {
     entrance: &'a Entrance,
     activity: &'a Activity,
     wire: &'a Wire,
+    reads_first: bool,
     farewell: Duration,
     rest: Duration,
 }
@@ -218,8 +220,19 @@ impl<'a> Watch<'a> {
             entrance,
             activity,
             wire,
+            reads_first: false,
             farewell: Duration::MAX,
             rest: REQUEST_UNDER_WAY,
+        }
+    }
+
+    /// The connection is to end only when requests that were answered before their end have been read: hyper closes one of
+    /// HTTP/1 on which nothing more is to be written.
+    pub(super) fn reading_first(self) -> Self {
+        let reads_first = true;
+        Self {
+            reads_first,
+            ..self
         }
     }
 
@@ -245,6 +258,13 @@ impl<'a> Watch<'a> {
             () = self.idle() => true,
             () = self.entrance.stop.cancelled() => false,
         };
+        if self.reads_first {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return Some(ended),
+                () = self.activity.all_read() => {}
+            }
+        }
         end(connection.as_mut());
         let bound = match (idle, self.idle_since()) {
             (_, Some((_, false))) => REQUEST_UNDER_WAY,

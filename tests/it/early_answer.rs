@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::thread::JoinHandle;
 
+use rustix::process::Signal;
+
 use crate::world::raw_upstream::{Connection, RawUpstream};
 use crate::world::{Client, SOON, Serving, World};
 
@@ -11,9 +13,14 @@ const LARGE: usize = 24 << 20;
 const TOO_LARGE: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much";
 
 fn raw(tables: &str) -> (RawUpstream, World, Serving) {
+    raw_with("", tables)
+}
+
+fn raw_with(top: &str, tables: &str) -> (RawUpstream, World, Serving) {
     let upstream = RawUpstream::start();
     let mut world = World::logged_in();
     world.upstream = upstream.origin();
+    world.top = top.to_owned();
     world.tables = tables.to_owned();
     let serving = world.serve();
     (upstream, world, serving)
@@ -196,6 +203,56 @@ fn f18_upstream_is_waited_for_only_briefly_that_takes_no_more_of_a_request_that_
         (413, "too much")
     );
     drop(connection);
+}
+
+/// Has the proxy end, and returns when its one worker has begun to end connections.
+fn begin_to_end(serving: &Serving, mut idle: Client) {
+    serving.signal(Signal::TERM);
+    assert!(idle.is_closed(), "an idle connection ends at once");
+}
+
+#[test]
+fn f18_at_the_end_upstream_gets_the_rest_of_a_request_that_it_has_answered() {
+    for connection in ["X-None: 1", "Connection: close"] {
+        let (upstream, _world, mut serving) = raw_with("workers = 1", "");
+        let idle = serving.connect();
+        let mut client = serving.connect();
+        client.request("POST /x", &[connection, "Content-Length: 10"], b"");
+        client.send(b"first");
+        let mut upstream = upstream.accept();
+        upstream.head().expect("a request");
+        assert_eq!(upstream.read(5), b"first");
+        upstream.send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok");
+        assert_eq!(client.response().status, 202);
+        begin_to_end(&serving, idle);
+        client.send(b"rest!");
+        assert_eq!(upstream.read(5), b"rest!", "{connection}");
+        assert!(client.is_closed(), "it serves nothing else");
+        assert!(serving.wait().success());
+    }
+}
+
+#[test]
+fn f18_at_the_end_an_answer_reaches_a_client_that_sends_everything_first() {
+    let length = format!("Content-Length: {LARGE}");
+    for (line, headers, status) in [
+        ("POST /oauth2/token", [length.as_str(), "X-None: 1"], 413),
+        ("POST /x", [&length, "Host: localhost"], 400),
+        ("POST /x", [&length, "Sec-Fetch-Site: cross-site"], 403),
+    ] {
+        let (_upstream, _world, mut serving) = raw_with("workers = 1", "");
+        let idle = serving.connect();
+        let mut client = serving.connect();
+        client.request(line, &headers, b"");
+        let response = client.response();
+        assert_eq!((response.status, response.complete), (status, true));
+        begin_to_end(&serving, idle);
+        let mut client = sending_all(client, LARGE).join().expect("no panic");
+        assert!(client.is_closed(), "it serves nothing else");
+        assert!(serving.wait().success());
+        let log = serving.log();
+        assert!(!log.contains("timeouts.drain"), "{log}");
+    }
 }
 
 #[test]
