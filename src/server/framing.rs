@@ -10,6 +10,8 @@ use memchr::memchr;
 
 /// Bytes of a line that came in pieces which are kept: more than hyper takes of a whole head.
 const LONGEST_LINE: usize = 512 << 10;
+/// Bytes of room that stay for the next such line: more than most of them need.
+const USUAL_LINE: usize = 2 << 10;
 
 /// Where in the client's bytes the next one is.
 #[derive(Debug, Default)]
@@ -109,6 +111,7 @@ impl Framing {
         line.extend_from_slice(end);
         self.on_line(&line);
         line.clear();
+        line.shrink_to(USUAL_LINE);
         self.line = line;
     }
 
@@ -288,6 +291,19 @@ mod tests {
                 "{fields}"
             );
         }
+    }
+
+    #[test]
+    fn the_room_of_a_long_line_does_not_stay_with_its_connection() {
+        let mut framing = Framing::default();
+        framing.follow(b"GET / HTTP/1.1\r\nX: ");
+        framing.follow(&[b'x'; LONGEST_LINE - 10]);
+        assert!(framing.line.capacity() > USUAL_LINE, "it is kept whole");
+        framing.follow(b"\r\nY: ");
+        assert!(framing.line.capacity() <= USUAL_LINE);
+        // Positive control: what followed is the same request, and the next is one.
+        framing.follow(b"y\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+        assert_eq!((framing.requests, framing.place), (2, Place::Between));
     }
 
     #[test]
