@@ -24,6 +24,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -105,15 +106,16 @@ impl Dialer {
         &self.origin
     }
 
-    /// Opens a connection.
+    /// Opens a connection for somebody who has waited since `begun`.
     ///
     /// # Errors
     ///
     /// When there is none within the bound. Nothing but handshakes was sent.
-    pub async fn connect(&self, bound: Duration) -> Result<Stream, DialError> {
+    pub async fn connect(&self, begun: Instant, bound: Duration) -> Result<Stream, DialError> {
         let peer = self.first_peer()?;
         let mut progress = Progress::begin(&peer);
-        match tokio::time::timeout(bound, self.open(peer, bound, &mut progress)).await {
+        let opening = self.open(peer, bound, &mut progress);
+        match tokio::time::timeout_at(begun + bound, opening).await {
             Ok(opened) => opened,
             Err(_) => Err(DialError::TimedOut(progress, bound)),
         }

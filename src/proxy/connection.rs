@@ -87,13 +87,13 @@ impl Target {
         self.bounds
     }
 
-    /// Opens a connection within this bound, which is [`Bounds::connect`] or what is left of it.
+    /// Opens a connection for a request that has waited for one since `begun`.
     ///
     /// # Errors
     ///
-    /// When there is none by then.
-    pub(super) async fn connect(&self, bound: Duration) -> Result<Opened, SendError> {
-        let stream = self.dialer.connect(bound).await?;
+    /// When there is none within the bound.
+    pub(super) async fn connect(&self, begun: Instant) -> Result<Opened, SendError> {
+        let stream = self.dialer.connect(begun, self.bounds.connect).await?;
         if self.speaks_http2(&stream)? {
             let connection = Multiplexed::begin(Stream::from(stream)).await;
             return connection.map(Opened::Http2).map_err(SendError::Ended);
@@ -108,7 +108,8 @@ impl Target {
     /// When there is none within the bound.
     pub(super) async fn connect_http1(&self) -> Result<Connection, SendError> {
         let dialer = self.http1_dialer.as_ref().unwrap_or(&self.dialer);
-        Connection::begin(dialer.connect(self.bounds.connect).await?).await
+        let stream = dialer.connect(Instant::now(), self.bounds.connect).await?;
+        Connection::begin(stream).await
     }
 
     /// Whether upstream may be spoken to in HTTP/1.1, the version in which a connection can change its protocol.

@@ -12,7 +12,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -118,24 +117,24 @@ impl Upstream {
 
     /// A connection for one request: a new one, or a shared one that has room by now.
     async fn open(&self) -> Result<Way, SendError> {
-        let bound = self.target.bounds().connect;
-        if !self.shares.get() {
-            return self.connect(bound).await;
-        }
         let begun = Instant::now();
+        if !self.shares.get() {
+            return self.connect(begun).await;
+        }
+        let bound = self.target.bounds().connect;
         let entry = tokio::time::timeout(bound, self.shared.place_or_turn()).await;
         let turn = match entry.map_err(|_| self.target.connect_timeout())? {
             Entry::Place(lease) => return Ok(Way::Among(lease)),
             // Others that wait for a protocol that does not share are not to wait for each other.
             Entry::Turn(turn) => self.shares.get().then_some(turn),
         };
-        let opened = self.connect(bound.saturating_sub(begun.elapsed())).await;
+        let opened = self.connect(begun).await;
         drop(turn);
         opened
     }
 
-    async fn connect(&self, bound: Duration) -> Result<Way, SendError> {
-        let opened = self.target.connect(bound).await?;
+    async fn connect(&self, begun: Instant) -> Result<Way, SendError> {
+        let opened = self.target.connect(begun).await?;
         self.shares.set(matches!(opened, Opened::Http2(_)));
         Ok(match opened {
             Opened::Http1(connection) => Way::Alone(connection),
@@ -569,6 +568,7 @@ impl Drop for UpstreamBody {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use tokio::net::TcpListener;
 
