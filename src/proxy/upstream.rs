@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -190,7 +190,7 @@ impl Upstream {
 
     /// One attempt on a shared connection.
     async fn exchange_among(
-        &self,
+        self: &Rc<Self>,
         lease: Lease,
         mut request: Request<Outgoing>,
         body: &RequestBody,
@@ -198,6 +198,7 @@ impl Upstream {
         self.target.address(&mut request);
         // hyper does not tell whether upstream asks for the content on a stream.
         body.ask();
+        let is_head = request.method() == Method::HEAD;
         let leash = request.body_mut().leash(lease.clone());
         // Whether the connection moves says little of one stream.
         let overdue = overdue(self.target.bounds(), body, Resumed::default());
@@ -211,8 +212,17 @@ impl Upstream {
             Unanswered::on_a_stream(error, body)
         })?;
         lease.answered();
-        let driver = Some(Driver::Shared(lease, leash));
-        Ok(answered.map(|incoming| UpstreamBody::new(incoming, driver)))
+        let driver = Driver::Shared {
+            lease,
+            leash,
+            upstream: self.clone(),
+        };
+        let has_content = !is_head && may_have_content(answered.status());
+        Ok(answered.map(|incoming| {
+            let mut content = UpstreamBody::new(incoming, Some(driver));
+            content.has_content = has_content;
+            content
+        }))
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -385,6 +395,11 @@ pub(super) async fn overdue(bounds: Bounds, body: &RequestBody, resumed: Resumed
     }
 }
 
+/// Whether an answer with this status has any content (RFC 9110 section 6.4.1).
+fn may_have_content(status: StatusCode) -> bool {
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 /// The content of upstream's answer, and the connection that it comes over.
 #[derive(Debug)]
 pub struct UpstreamBody {
@@ -393,6 +408,8 @@ pub struct UpstreamBody {
     driver: Option<Driver>,
     /// Whether trailers have come: whoever has them may not ask whether anything follows.
     has_trailers: bool,
+    /// Whether the answer can have any, as far as its head and that of the request tell. In HTTP/1.1 hyper knows.
+    has_content: bool,
 }
 
 /// Sends what is left of a request; stops when it is dropped.
@@ -417,8 +434,11 @@ enum Driver {
         upstream: Rc<Upstream>,
     },
     /// The tasks of an HTTP/2 connection, on which the answer has its place, and an upload under way its end.
-    #[expect(dead_code, reason = "held for their drop")]
-    Shared(Lease, Option<Leash>),
+    Shared {
+        lease: Lease,
+        leash: Option<Leash>,
+        upstream: Rc<Upstream>,
+    },
     /// A task of its own, for an answer that began before the request was over: a client that sends all of its request
     /// before it reads must not wait for itself. The connection ends with the exchange.
     Task(AbortOnDropHandle<()>, Rc<Upstream>),
@@ -452,6 +472,7 @@ impl UpstreamBody {
             incoming,
             driver,
             has_trailers: false,
+            has_content: true,
         }
     }
 
@@ -462,7 +483,7 @@ impl UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(match &self.driver {
             Some(Driver::Task(..)) => self.poll_incoming(cx),
-            Some(Driver::Shared(..)) => self.poll_stream(cx),
+            Some(Driver::Shared { .. }) => self.poll_stream(cx),
             Some(Driver::Reader { .. }) | None => self.poll_driven(cx),
         });
         self.has_trailers |= matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
@@ -518,7 +539,12 @@ impl UpstreamBody {
 
     /// Whether nothing is to come.
     pub fn is_end_stream(&self) -> bool {
-        self.has_trailers || self.incoming.is_end_stream()
+        self.has_trailers || !self.has_content || self.incoming.is_end_stream()
+    }
+
+    /// Whether no content is to come. In HTTP/2 the end of the stream may still be, or trailers.
+    pub(super) fn is_all_content(&self) -> bool {
+        self.is_end_stream() || self.incoming.size_hint().exact() == Some(0)
     }
 
     /// What is to come.
@@ -526,10 +552,24 @@ impl UpstreamBody {
         self.incoming.size_hint()
     }
 
-    /// What sends the rest of the request, where there is more to send and this is the answer that the client got.
-    pub(super) fn into_upload(mut self) -> Option<Upload> {
+    /// Nothing more of this is wanted, and that is as it should be. Returns what sends the rest of the request, where
+    /// there is more to send.
+    pub(super) fn finish(mut self) -> Option<Upload> {
         match self.driver.take() {
-            Some(driver @ (Driver::Task(..) | Driver::Shared(_, Some(_)))) => Some(Upload(driver)),
+            Some(driver @ Driver::Task(..)) => Some(Upload(driver)),
+            Some(Driver::Shared {
+                lease,
+                leash,
+                upstream,
+            }) => {
+                let upload = leash.map(|leash| Driver::Shared {
+                    lease: lease.clone(),
+                    leash: Some(leash),
+                    upstream: upstream.clone(),
+                });
+                self.see_end(lease, upstream);
+                upload.map(Upload)
+            }
             driver => {
                 self.driver = driver;
                 None
@@ -537,10 +577,35 @@ impl UpstreamBody {
         }
     }
 
+    /// Reads on to the end of the stream where that is still to come: dropped before, the stream is reset, and upstream
+    /// may take it that nobody wanted its answer. The place is taken meanwhile.
+    fn see_end(mut self, lease: Lease, upstream: Rc<Upstream>) {
+        if self.has_trailers || self.incoming.is_end_stream() {
+            return;
+        }
+        if self.poll_end(&mut nobody()).is_pending() {
+            upstream.see_out(async move {
+                poll_fn(|cx| self.poll_end(cx)).await;
+                drop(lease);
+            });
+        }
+    }
+
+    /// Ready when the stream has ended, or goes on with what it should not.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match ready!(self.poll_incoming(cx)) {
+                // hyper tells the end as content that there is none of.
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
     /// The answer is over: its place on a shared connection is free for others, and nobody waits for the rest of the
     /// request to be sent there.
     pub(super) fn let_go(&mut self) {
-        if let Some(Driver::Shared(..)) = &self.driver {
+        if let Some(Driver::Shared { .. }) = &self.driver {
             self.driver = None;
         }
     }

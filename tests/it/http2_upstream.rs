@@ -5,7 +5,8 @@ use lucid_proxy::sandbox::{Timing, Unauthorized};
 use crate::replay::{assert_arrived, bytes};
 use crate::world::client::Client;
 use crate::world::http2::{
-    DATA, END_STREAM, FrameUpstream, Frames, HEADERS, Http2Front, REFUSED_STREAM, RST_STREAM,
+    DATA, END_HEADERS, END_STREAM, FrameUpstream, Frames, HEADERS, Http2Front, REFUSED_STREAM,
+    RST_STREAM,
 };
 use crate::world::{Serving, World};
 
@@ -353,4 +354,113 @@ fn f17_over_http_2_the_client_is_asked_too() {
     assert_eq!(frames.next(&[DATA]).expect("it").payload, b"content");
     frames.answer(stream);
     assert_eq!(client.head().status, 200);
+}
+
+const OK: u8 = 0x88;
+const LOG: &str = "[log]\nrequests = true\n";
+
+/// The log's line of the request with this target.
+fn line(serving: &Serving, target: &str) -> String {
+    serving.wait_for_log(target);
+    let log = serving.log();
+    let line = log.lines().find(|line| line.contains(target));
+    line.expect("it is there").to_owned()
+}
+
+#[test]
+fn f13_an_answer_whose_stream_ends_after_its_length_is_whole() {
+    let (_world, upstream, serving) = over_frames_with(LOG);
+    let mut client = begin(&serving, "GET /whole", b"");
+    let mut frames = upstream.accept();
+    let first = frames.request();
+    frames.begin_answer_of(first, OK, 2);
+    frames.send(DATA, 0, first, b"ok");
+    assert_eq!(client.response().body, b"ok");
+    assert!(!line(&serving, "/whole").contains("cut off"));
+    // Its end is waited for, and comes where others have begun.
+    client.request("GET /next", &[], b"");
+    let next = frames.next(&[HEADERS, RST_STREAM]).expect("a frame");
+    assert_eq!(next.kind, HEADERS);
+    frames.send(DATA, END_STREAM, first, b"");
+    frames.answer(next.stream);
+    assert_eq!(client.response().status, 200);
+    // Positive control: one that breaks off is not.
+    client.request("GET /cut", &[], b"");
+    let stream = frames.request();
+    frames.begin_answer_of(stream, OK, 3);
+    frames.send(DATA, 0, stream, b"ok");
+    assert_eq!(client.head().status, 200);
+    frames.reset(stream, 2);
+    assert!(line(&serving, "/cut").contains("cut off"));
+}
+
+#[test]
+fn f12_a_stream_that_does_not_end_behind_its_content_is_given_up() {
+    let tables = format!("[timeouts]\nbody = \"300ms\"\n{LOG}");
+    let (_world, upstream, serving) = over_frames_with(&tables);
+    let mut client = begin(&serving, "GET /users", b"");
+    let mut frames = upstream.accept();
+    let stream = frames.request();
+    frames.begin_answer_of(stream, OK, 2);
+    frames.send(DATA, 0, stream, b"ok");
+    assert_eq!(client.response().body, b"ok");
+    let frame = frames.next(&[RST_STREAM]).expect("a reset");
+    assert_eq!(frame.stream, stream);
+    assert!(!line(&serving, "/users").contains("cut off"));
+}
+
+#[test]
+fn f13_an_answer_that_can_have_no_content_is_whole_wherever_its_stream_ends() {
+    const NO_CONTENT: u8 = 0x89;
+    const NOT_MODIFIED: u8 = 0x8b;
+    let (_world, upstream, serving) = over_frames_with(LOG);
+    let mut client = serving.connect();
+    let mut connection = None;
+    for (asked, status, length) in [
+        ("HEAD /sized", OK, Some(2)),
+        ("HEAD /unsized", OK, None),
+        ("GET /none", NO_CONTENT, None),
+        ("GET /unmodified", NOT_MODIFIED, None),
+    ] {
+        client.request(asked, &[], b"");
+        let frames = connection.get_or_insert_with(|| upstream.accept());
+        let frame = frames.next(&[HEADERS, RST_STREAM]).expect("a frame");
+        assert_eq!(frame.kind, HEADERS, "before {asked}");
+        match length {
+            Some(length) => frames.begin_answer_of(frame.stream, status, length),
+            None => frames.send(HEADERS, END_HEADERS, frame.stream, &[status]),
+        }
+        let response = client.head();
+        let length = length.map(|length| length.to_string());
+        assert_eq!(response.header("content-length"), length.as_deref());
+        let (_, target) = asked.split_once(' ').expect("a target");
+        assert!(!line(&serving, target).contains("cut off"), "{asked}");
+        frames.send(DATA, END_STREAM, frame.stream, b"");
+    }
+}
+
+#[test]
+fn f04_f18_upstream_gets_the_rest_behind_an_answer_whose_stream_ends_after_its_length() {
+    let (_world, upstream, serving) = over_frames_with(LOG);
+    let mut connection = None;
+    for ends_first in [true, false] {
+        let mut client = serving.connect();
+        client.request("POST /documents", &["Content-Length: 8"], b"");
+        client.send(b"half");
+        let frames = connection.get_or_insert_with(|| upstream.accept());
+        let stream = frames.request();
+        assert_eq!(frames.next(&[DATA]).expect("content").payload, b"half");
+        frames.begin_answer_of(stream, OK, 2);
+        frames.send(DATA, 0, stream, b"ok");
+        if ends_first {
+            frames.send(DATA, END_STREAM, stream, b"");
+        }
+        assert_eq!(client.response().body, b"ok");
+        client.send(b"rest");
+        let frame = frames.next(&[DATA, RST_STREAM]).expect("the rest");
+        assert_eq!((frame.kind, &frame.payload[..]), (DATA, &b"rest"[..]));
+        assert_eq!(frame.flags & END_STREAM, END_STREAM);
+        frames.send(DATA, END_STREAM, stream, b"");
+    }
+    assert!(!serving.log().contains("cut off"));
 }

@@ -128,12 +128,29 @@ impl ResponseBody {
 
     /// Nothing more is to come of this, as it should be.
     fn finish(&mut self) {
-        let rest = self.rest.take();
-        if let Some(request) = self.request.take()
-            && let Some(upload) = rest.and_then(UpstreamBody::into_upload)
-        {
+        let Some(rest) = self.rest.take() else {
+            return;
+        };
+        let upload = rest.finish();
+        if let (Some(request), Some(upload)) = (self.request.take(), upload) {
             request.leave(upload, self.busy.take());
         }
+    }
+
+    /// Whether whoever sends this has all of it. In HTTP/1 hyper asks for nothing behind the announced length; in HTTP/2
+    /// the end is told to the client too, and is to be had from upstream first.
+    fn is_whole(&self) -> bool {
+        let has_all = |rest: &UpstreamBody| match self.pace {
+            None => rest.is_all_content(),
+            Some(_) => rest.is_end_stream(),
+        };
+        let is_empty = |frame: &Result<Frame<Bytes>, BodyError>| {
+            let data = frame.as_ref().ok().and_then(Frame::data_ref);
+            data.is_some_and(Bytes::is_empty)
+        };
+        self.error.is_none()
+            && self.kept.iter().all(is_empty)
+            && self.rest.as_ref().is_none_or(has_all)
     }
 
     /// The beginning of a frame, where it is to go in pieces.
@@ -238,7 +255,7 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         let is_left = self.pace.as_ref().is_some_and(|pace| pace.is_given_up());
-        if self.is_end_stream() && !is_left {
+        if self.is_whole() && !is_left {
             self.finish();
         } else if let Some(exchange) = &mut self.exchange {
             exchange.cut();

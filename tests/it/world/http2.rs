@@ -133,7 +133,7 @@ pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -206,6 +206,14 @@ impl Frames {
     /// The head of an answer whose content follows.
     pub(crate) fn begin_answer(&mut self, stream: u32) {
         self.send(HEADERS, END_HEADERS, stream, &[0x88]);
+    }
+
+    /// The head of an answer whose content is announced to be so long, up to nine bytes. `status` is that of the entry of
+    /// the static table, with its first bit set.
+    pub(crate) fn begin_answer_of(&mut self, stream: u32, status: u8, length: u8) {
+        // A literal that is not indexed, with the name of entry 28, `content-length`.
+        let fields = [status, 0x0f, 28 - 15, 1, b'0' + length];
+        self.send(HEADERS, END_HEADERS, stream, &fields);
     }
 
     /// Ends a stream without an answer.
