@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::body::Outgoing;
+use super::leash::Keeper;
 
 /// Requests on one connection at once, where upstream allows that many: what RFC 9113 section 6.5.2 recommends as the
 /// least to allow. With more there is a second connection.
@@ -122,7 +124,14 @@ pub(super) struct Multiplexed {
     used: Cell<bool>,
     /// Whether upstream has said that it takes no more requests.
     retired: Cell<bool>,
+    begun: Begun,
 }
+
+/// Of the upload that hyper has begun to send, until it gives it a task.
+///
+/// hyper asks for the first of a request's content where it opens the stream, and if not all of it goes out there, the
+/// next task that it makes sends the rest.
+type Begun = Rc<Cell<Option<Keeper>>>;
 
 impl fmt::Debug for Multiplexed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,7 +147,8 @@ impl Multiplexed {
     pub(super) async fn begin(
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     ) -> hyper::Result<Self> {
-        let mut builder = http2::Builder::new(OnThisThread);
+        let begun = Begun::default();
+        let mut builder = http2::Builder::new(OnThisThread(begun.clone()));
         builder
             .timer(TokioTimer::new())
             .initial_max_send_streams(MOST_STREAMS)
@@ -152,11 +162,14 @@ impl Multiplexed {
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         let allowed = Rc::new(Cell::new(MOST_STREAMS));
         let told = allowed.clone();
+        let opened = begun.clone();
         // Like those of the executor it ends with the connection, that with the last sender, or all with the worker.
         tokio::task::spawn_local(async move {
             let mut connection = pin!(connection);
             // How it ends, the requests on it say.
             let _ = poll_fn(|cx| {
+                // Whatever is left there is not of what begins now.
+                opened.take();
                 let ended = connection.as_mut().poll(cx);
                 told.set(connection.current_max_send_streams());
                 ended
@@ -170,6 +183,7 @@ impl Multiplexed {
             idle_since: Cell::new(Instant::now()),
             used: Cell::new(false),
             retired: Cell::new(false),
+            begun,
         })
     }
 
@@ -226,6 +240,12 @@ impl Lease {
         }
     }
 
+    /// The content of the request is asked for. The task that sends it ends when its keeper is told so, and with that the
+    /// stream.
+    pub(super) fn begin_upload(&self, keeper: Keeper) {
+        self.connection().begun.set(Some(keeper));
+    }
+
     /// Sends a request.
     pub(super) fn send(
         &self,
@@ -267,18 +287,31 @@ fn cause(error: &hyper::Error) -> Option<&h2::Error> {
 }
 
 /// Runs the tasks of a connection on the worker's own thread.
-#[derive(Clone, Debug)]
-struct OnThisThread;
+#[derive(Clone)]
+struct OnThisThread(Begun);
 
 impl<F> hyper::rt::Executor<F> for OnThisThread
 where
     F: Future + 'static,
 {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(async {
-            task.await;
-        });
+        match self.0.take().filter(|keeper| !keeper.is_sent()) {
+            Some(keeper) => tokio::task::spawn_local(while_wanted(task, keeper)),
+            None => tokio::task::spawn_local(async {
+                task.await;
+            }),
+        };
     }
+}
+
+/// Sends an upload to its end, or until nobody wants its answer; dropped before its end, the stream is reset.
+async fn while_wanted(upload: impl Future, keeper: Keeper) {
+    let mut upload = pin!(upload);
+    poll_fn(|cx| match keeper.poll_let_go(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => upload.as_mut().poll(cx).map(|_| ()),
+    })
+    .await;
 }
 
 #[cfg(test)]

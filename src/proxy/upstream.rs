@@ -403,7 +403,8 @@ fn may_have_content(status: StatusCode) -> bool {
 /// The content of upstream's answer, and the connection that it comes over.
 #[derive(Debug)]
 pub struct UpstreamBody {
-    incoming: Incoming,
+    /// `None` when its end was read and the rest of its request is let go.
+    incoming: Option<Incoming>,
     /// `None` when the connection has ended or is free again.
     driver: Option<Driver>,
     /// Whether trailers have come: whoever has them may not ask whether anything follows.
@@ -419,8 +420,14 @@ pub(super) struct Upload(Driver);
 impl Upload {
     /// All of the request is with the connection. What is not written yet still is, without anybody to wait for it.
     pub(super) fn finish(self) {
-        if let Driver::Task(driving, upstream) = self.0 {
-            upstream.see_out(driving);
+        match self.0 {
+            Driver::Task(driving, upstream) => upstream.see_out(driving),
+            Driver::Shared {
+                leash: Some(leash),
+                upstream,
+                ..
+            } if !leash.is_sent() => upstream.see_out(leash.sent()),
+            _ => {}
         }
     }
 }
@@ -469,7 +476,7 @@ impl UpstreamBody {
 
     fn new(incoming: Incoming, driver: Option<Driver>) -> Self {
         Self {
-            incoming,
+            incoming: Some(incoming),
             driver,
             has_trailers: false,
             has_content: true,
@@ -494,7 +501,10 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(incoming).poll_frame(cx));
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
@@ -520,7 +530,7 @@ impl UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(self.poll_incoming(cx));
         // To hyper a stream that is reset without an error has ended well.
-        let is_reset = frame.is_none() && !self.incoming.is_end_stream();
+        let is_reset = frame.is_none() && !self.has_ended();
         Poll::Ready(if is_reset {
             Some(Err(BodyError::Reset))
         } else {
@@ -539,17 +549,22 @@ impl UpstreamBody {
 
     /// Whether nothing is to come.
     pub fn is_end_stream(&self) -> bool {
-        self.has_trailers || !self.has_content || self.incoming.is_end_stream()
+        self.has_trailers || !self.has_content || self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     /// Whether no content is to come. In HTTP/2 the end of the stream may still be, or trailers.
     pub(super) fn is_all_content(&self) -> bool {
-        self.is_end_stream() || self.incoming.size_hint().exact() == Some(0)
+        self.is_end_stream() || self.size_hint().exact() == Some(0)
     }
 
     /// What is to come.
     pub fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let incoming = self.incoming.as_ref();
+        incoming.map_or_else(SizeHint::default, Body::size_hint)
     }
 
     /// Nothing more of this is wanted, and that is as it should be. Returns what sends the rest of the request, where
@@ -580,7 +595,7 @@ impl UpstreamBody {
     /// Reads on to the end of the stream where that is still to come: dropped before, the stream is reset, and upstream
     /// may take it that nobody wanted its answer. The place is taken meanwhile.
     fn see_end(mut self, lease: Lease, upstream: Rc<Upstream>) {
-        if self.has_trailers || self.incoming.is_end_stream() {
+        if self.has_trailers || self.has_ended() {
             return;
         }
         if self.poll_end(&mut nobody()).is_pending() {
@@ -603,10 +618,11 @@ impl UpstreamBody {
     }
 
     /// The answer is over: its place on a shared connection is free for others, and nobody waits for the rest of the
-    /// request to be sent there.
+    /// request to be sent there. Where that is not over, the stream is reset.
     pub(super) fn let_go(&mut self) {
         if let Some(Driver::Shared { .. }) = &self.driver {
             self.driver = None;
+            self.incoming = None;
         }
     }
 

@@ -1,5 +1,7 @@
 //! HTTP/2 towards upstream: the same answers, and no request lost that may be sent again (rule F8).
 
+use std::io::Write;
+
 use lucid_proxy::sandbox::{Timing, Unauthorized};
 
 use crate::replay::{assert_arrived, bytes};
@@ -463,4 +465,86 @@ fn f04_f18_upstream_gets_the_rest_behind_an_answer_whose_stream_ends_after_its_l
         frames.send(DATA, END_STREAM, stream, b"");
     }
     assert!(!serving.log().contains("cut off"));
+}
+
+const SHORT: &str = "[timeouts]\nbody = \"300ms\"\n";
+
+/// Sends a request whose content upstream has no room for.
+fn overfill(serving: &Serving) -> Client {
+    const LENGTH: usize = 1 << 20;
+    let mut client = serving.connect();
+    client.request("POST /x", &[&format!("Content-Length: {LENGTH}")], b"");
+    let mut stream = client.second_handle();
+    std::thread::spawn(move || stream.write_all(&vec![7; LENGTH]));
+    client
+}
+
+/// Reads what upstream has room for on a connection that has just begun.
+fn fill(frames: &mut Frames) {
+    let mut got = 0;
+    while got < 65_535 {
+        got += frames.next(&[DATA]).expect("content").payload.len();
+    }
+}
+
+#[test]
+fn f12_f18_an_upload_that_upstream_takes_no_more_of_is_reset_and_its_place_free() {
+    let (_world, upstream, serving) = over_frames_with(SHORT);
+    let mut client = overfill(&serving);
+    let mut frames = upstream.accept_allowing(1);
+    let stream = frames.request();
+    fill(&mut frames);
+    frames.answer(stream);
+    assert_eq!(client.response().status, 200);
+    let frame = frames.next(&[RST_STREAM]).expect("a reset");
+    assert_eq!(frame.stream, stream);
+    let mut other = begin(&serving, "GET /users", b"");
+    let stream = frames.request();
+    frames.answer(stream);
+    assert_eq!(other.response().status, 200);
+}
+
+#[test]
+fn f05_an_upload_that_stands_still_is_reset_where_it_is_replayed() {
+    let (_world, upstream, serving) = over_frames();
+    let mut client = overfill(&serving);
+    let mut frames = upstream.accept();
+    let first = frames.request();
+    fill(&mut frames);
+    let unauthorized = b"\x08\x03401";
+    frames.send(HEADERS, END_HEADERS | END_STREAM, first, unauthorized);
+    let mut seen = [HEADERS, RST_STREAM].map(|_| {
+        let frame = frames.next(&[HEADERS, RST_STREAM]).expect("a frame");
+        (frame.kind, frame.stream)
+    });
+    seen.sort_unstable();
+    let [(HEADERS, replay), (RST_STREAM, reset)] = seen else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(reset, first);
+    frames.answer(replay);
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn f12_f18_content_that_waits_for_room_behind_an_answer_is_sent_in_bounded_time() {
+    let (_world, upstream, serving) = over_frames_with(SHORT);
+    let mut client = begin(&serving, "GET /users", b"");
+    let mut frames = upstream.accept_taking(0);
+    let stream = frames.request();
+    frames.answer(stream);
+    assert_eq!(client.response().status, 200);
+    for has_room in [true, false] {
+        client.request("POST /documents", &[], b"content");
+        let stream = frames.request();
+        frames.answer(stream);
+        assert_eq!(client.response().status, 200);
+        if has_room {
+            frames.open_window(stream, 100);
+            assert_eq!(content(&mut frames, stream), b"content");
+        } else {
+            let frame = frames.next(&[DATA, RST_STREAM]).expect("a reset");
+            assert_eq!((frame.kind, frame.stream), (RST_STREAM, stream));
+        }
+    }
 }

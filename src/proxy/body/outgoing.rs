@@ -33,9 +33,6 @@ pub enum OutgoingError<E: Error + 'static = hyper::Error> {
     /// The disk does not give back what it took.
     #[error("the recording cannot be read")]
     Unreadable(#[source] io::Error),
-    /// The answer to it is not wanted any longer.
-    #[error("the answer is over or given up")]
-    LetGo,
 }
 
 /// What goes upstream as the content of one attempt.
@@ -47,9 +44,27 @@ pub struct Outgoing(Option<Box<Content>>);
 #[derive(Debug)]
 struct Content {
     reader: Reader,
-    leashed: Option<Leashed>,
-    /// Held for its drop.
-    place: Option<Lease>,
+    shared: Option<OnStream>,
+}
+
+/// On a connection that others use too.
+#[derive(Debug)]
+struct OnStream {
+    leashed: Leashed,
+    place: Lease,
+    /// Whether it has been asked for.
+    begun: bool,
+}
+
+impl OnStream {
+    /// Makes sure that the task can be ended that sends this: hyper waits there for upstream to take what it has, and asks
+    /// for no more meanwhile.
+    fn begin(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            self.place.begin_upload(self.leashed.keeper());
+        }
+    }
 }
 
 impl Outgoing {
@@ -57,8 +72,7 @@ impl Outgoing {
     pub(super) fn new(recording: Option<&Rc<RefCell<Recording>>>) -> Self {
         let content = recording.map(|recording| Content {
             reader: Reader::new(recording),
-            leashed: None,
-            place: None,
+            shared: None,
         });
         Self(content.map(Box::new))
     }
@@ -69,14 +83,17 @@ impl Outgoing {
         Self::new(None)
     }
 
-    /// From now on the content ends with an error when what is returned is dropped. Without content there is nothing to
-    /// end.
+    /// From now on no more of the content is sent when what is returned is dropped, and the stream is reset. Without
+    /// content there is nothing to end.
     /// The place on the connection is taken as long as it is sent.
     pub(in crate::proxy) fn leash(&mut self, place: Lease) -> Option<Leash> {
         let content = self.0.as_mut()?;
-        content.place = Some(place);
         let (leash, leashed) = leash::leash();
-        content.leashed = Some(leashed);
+        content.shared = Some(OnStream {
+            leashed,
+            place,
+            begun: false,
+        });
         Some(leash)
     }
 }
@@ -232,9 +249,8 @@ impl Body for Outgoing {
         let Some(content) = &mut self.0 else {
             return Poll::Ready(None);
         };
-        let is_let_go = |leashed: &Leashed| leashed.is_let_go(cx);
-        if content.leashed.as_ref().is_some_and(is_let_go) {
-            return Poll::Ready(Some(Err(OutgoingError::LetGo)));
+        if let Some(shared) = &mut content.shared {
+            shared.begin();
         }
         content.reader.poll(cx)
     }

@@ -131,9 +131,11 @@ impl ResponseBody {
         let Some(rest) = self.rest.take() else {
             return;
         };
-        let upload = rest.finish();
-        if let (Some(request), Some(upload)) = (self.request.take(), upload) {
-            request.leave(upload, self.busy.take());
+        match (rest.finish(), self.request.take()) {
+            (Some(upload), Some(request)) => request.leave(upload, self.busy.take()),
+            // The client's part is over.
+            (Some(upload), None) => upload.finish(),
+            (None, _) => {}
         }
     }
 

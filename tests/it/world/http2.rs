@@ -134,7 +134,9 @@ const SETTINGS: u8 = 4;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
+const INITIAL_WINDOW_SIZE: u16 = 4;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -169,6 +171,12 @@ impl FrameUpstream {
             &streams.to_be_bytes(),
         ];
         self.accept_with(&most.concat())
+    }
+
+    /// The same, of an upstream that takes so many bytes of the content of each request before it is asked.
+    pub(crate) fn accept_taking(&self, bytes: u32) -> Frames {
+        let window = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &bytes.to_be_bytes()];
+        self.accept_with(&window.concat())
     }
 
     fn accept_with(&self, settings: &[u8]) -> Frames {
@@ -219,6 +227,11 @@ impl Frames {
     /// Ends a stream without an answer.
     pub(crate) fn reset(&mut self, stream: u32, reason: u32) {
         self.send(RST_STREAM, 0, stream, &reason.to_be_bytes());
+    }
+
+    /// Takes so many more bytes on a stream.
+    pub(crate) fn open_window(&mut self, stream: u32, bytes: u32) {
+        self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
     }
 
     /// Says that nothing beyond `last` was or will be looked at.

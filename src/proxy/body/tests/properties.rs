@@ -177,8 +177,7 @@ fn judge(sending: &Sending, room: &Room, got: &Got, end: &End) -> Result<(), Tes
         }
         End::Failed(OutgoingError::Unreadable(_)) => prop_assert!(room.gives.is_some()),
         End::Stopped => prop_assert!(all && matches!(sending.steps.last(), Some(Step::Stops))),
-        End::Enough
-        | End::Failed(OutgoingError::Gone | OutgoingError::Lost(_) | OutgoingError::LetGo) => {
+        End::Enough | End::Failed(OutgoingError::Gone | OutgoingError::Lost(_)) => {
             prop_assert!(false, "{:?}", end);
         }
     }
