@@ -27,6 +27,8 @@ const MOST_STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 20;
 /// As much for all streams together as for each, so that clients that do not read never hold up those that do.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
+/// Content of one stream that may wait here for upstream to take it. It counts as sent, so there should not be much of it.
+const SEND_BUFFER: usize = 256 << 10;
 /// Large frames cost less for each byte.
 const FRAME: u32 = 64 << 10;
 /// Of a response head, as hyper's HTTP/1.1 has it at about that size.
@@ -156,6 +158,7 @@ impl Multiplexed {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
             .max_header_list_size(HEAD)
+            .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_ANSWER)
             .keep_alive_while_idle(true);
