@@ -14,7 +14,7 @@ use super::body::{Kept, RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::head;
 use super::reply::{self, PROXY_STATUS};
-use super::upstream::UpstreamBody;
+use super::upstream_body::UpstreamBody;
 
 /// How much of a first answer is read while its replay is prepared, so that its connection is free for the replay.
 /// Every known 401 is far smaller; the rest of a larger one stays where it is until the replay has an answer.

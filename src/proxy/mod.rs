@@ -31,6 +31,7 @@ pub mod send_error;
 mod stream;
 pub mod tunnel;
 pub mod upstream;
+pub mod upstream_body;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -56,7 +57,8 @@ use head::Names;
 use reply::Refusal;
 use route::Route;
 use send_error::SendError;
-use upstream::{Upstream, UpstreamBody};
+use upstream::Upstream;
+use upstream_body::UpstreamBody;
 
 /// What every worker's proxy is made from.
 #[derive(Clone, Debug)]

@@ -23,7 +23,8 @@ use super::cure::Answer;
 use super::exchange::Exchange;
 use super::reply::Refusal;
 use super::send_error::SendError;
-use super::upstream::{UpstreamBody, overdue};
+use super::upstream::overdue;
+use super::upstream_body::UpstreamBody;
 use super::{Asked, Proxy, StatusCode, head, route};
 
 /// Bytes of each direction that are held here at the most: what one TLS record carries (RFC 8446 section 5.1).

@@ -18,7 +18,7 @@ use super::expectation::Expectation;
 use super::recorder::{Lost, Recorder};
 use super::recordings::Recordings;
 use crate::proxy::head;
-use crate::proxy::upstream::Upload;
+use crate::proxy::upstream_body::Upload;
 
 /// What the client sends, and what has passed of it.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use super::outgoing::Outgoing;
 use super::recorder::Lost;
 use super::recording::{Client, Progress, Recording};
 use super::recordings::Recordings;
-use crate::proxy::upstream::Upload;
+use crate::proxy::upstream_body::Upload;
 
 /// A client's request body: it streams to upstream and is recorded as it passes. As long as the recording is whole it
 /// can be read again from its beginning, also while the client is still sending.

@@ -16,7 +16,7 @@ use super::pace::{PIECE, Pace};
 use super::request::RequestBody;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::tunnel::Tunnel;
-use crate::proxy::upstream::UpstreamBody;
+use crate::proxy::upstream_body::UpstreamBody;
 
 /// What a client gets as the content of a response.
 #[derive(Debug)]
