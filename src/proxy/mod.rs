@@ -196,6 +196,9 @@ impl Proxy {
             response.body_mut().then_log(exchange);
         }
         response.body_mut().keep_busy(busy);
+        if head.method == Method::HEAD {
+            ResponseBody::withhold(&mut response);
+        }
         response
     }
 

@@ -7,9 +7,7 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Method, Request, Response};
-use http_body::Body;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -74,26 +72,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let busy = activity.begin();
-    let is_head = request.method() == Method::HEAD;
     let mut response = entrance.proxy.handle(request, &entrance.guard, busy).await;
-    if is_head {
-        withhold_content(&mut response);
-    }
     // What answers is polled by the task of its stream.
     response.body_mut().keep_pace(PACE.with(Rc::clone));
     Ok(response)
-}
-
-/// An answer to HEAD says how long the content would be and has none. hyper sees to that for HTTP/1 alone.
-fn withhold_content(response: &mut Response<ResponseBody>) {
-    let length = response.body().size_hint().exact();
-    if let Some(length) = length.filter(|_| !response.body().is_end_stream()) {
-        let headers = response.headers_mut();
-        headers
-            .entry(CONTENT_LENGTH)
-            .or_insert_with(|| HeaderValue::from(length));
-    }
-    response.body_mut().withhold();
 }
 
 /// Gives each stream a task on this thread, which ends when the client does not take its content for too long.

@@ -136,6 +136,23 @@ fn a_request_without_a_whole_answer_is_logged_as_such() {
 }
 
 #[test]
+fn an_answer_of_the_proxy_to_head_is_whole() {
+    let world = World::logged_in();
+    let serving = verbose(&world);
+    let mut client = serving.connect();
+    let get = client.ask("GET /oauth2/token", &[], b"");
+    client.request("HEAD /oauth2/token", &[], b"");
+    let head = client.head();
+    assert_eq!(head.status, 405);
+    assert_eq!(head.header("content-length"), get.header("content-length"));
+    // What follows is no content.
+    assert_eq!(client.ask("GET /users/me/profile", &[], b"").status, 200);
+    let log = serving.stop();
+    assert!(!log.contains("cut off"), "{log}");
+    assert_eq!(request_lines(&log).len(), 3);
+}
+
+#[test]
 fn f13_an_answer_that_ends_with_trailers_is_whole_and_its_connection_kept() {
     let upstream = RawUpstream::start();
     let mut world = World::logged_in();

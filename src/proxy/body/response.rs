@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -120,10 +122,20 @@ impl ResponseBody {
         self.request = Some(request);
     }
 
-    /// Leaves the content out, as the answer to a HEAD request must.
-    pub fn withhold(&mut self) {
-        self.kept.clear();
-        self.finish();
+    /// Leaves the content out of an answer to a HEAD request, which says how long it would be all the same (RFC 9110
+    /// section 9.3.2). hyper sees to that for HTTP/1 alone, and takes content that it does not ask for.
+    pub fn withhold(response: &mut Response<Self>) {
+        let body = response.body();
+        let length = body.size_hint().exact().filter(|_| !body.is_end_stream());
+        if let Some(length) = length {
+            let headers = response.headers_mut();
+            headers
+                .entry(CONTENT_LENGTH)
+                .or_insert_with(|| HeaderValue::from(length));
+        }
+        let body = response.body_mut();
+        body.kept.clear();
+        body.finish();
     }
 
     /// Nothing more is to come of this, as it should be.
