@@ -21,6 +21,7 @@ use lucid_proxy::token::refresher::Refresher;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{LocalOptions, LocalRuntime};
+use tokio_util::task::TaskTracker;
 
 use super::strict::{self, Expected};
 
@@ -59,7 +60,7 @@ impl World {
         let accept = accept(listener, expected, seen.clone());
         let proxy = runtime.block_on(async {
             tokio::task::spawn_local(accept);
-            Rc::new(Proxy::new(settings))
+            Rc::new(Proxy::new(settings, TaskTracker::new()))
         });
         let guard = Guard::tcp(Scheme::Http, ([127, 0, 0, 1], 8118).into(), &[]);
         Self {
