@@ -13,7 +13,6 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::activity::Busy;
 use super::expectation::Expectation;
 use super::recorder::{Lost, Recorder};
 use super::recordings::Recordings;
@@ -49,8 +48,8 @@ pub(super) struct Recording<B = Incoming> {
     pub(super) paused: (u32, Option<Waker>),
     /// Attempts that are still there.
     pub(super) readers: u32,
-    /// Sends on what is left of the request when its answer is over; the client's connection is busy with it.
-    pub(super) left: Option<(Upload, Option<Busy>)>,
+    /// Sends on what is left of the request when its answer is over.
+    pub(super) left: Option<Upload>,
     /// Who waits for a change of the two.
     pub(super) heir: Option<Waker>,
     /// No attempt will follow.
@@ -120,8 +119,8 @@ impl<B> Recording<B> {
     }
 
     /// The answer is over, and somebody else sees to the rest of the request.
-    pub(super) fn leave(&mut self, upload: Upload, busy: Option<Busy>) {
-        self.left = Some((upload, busy));
+    pub(super) fn leave(&mut self, upload: Upload) {
+        self.left = Some(upload);
         self.wake_heir();
     }
 

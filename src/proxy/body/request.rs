@@ -12,7 +12,6 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::activity::Busy;
 use super::expectation::Expectation;
 use super::outgoing::Outgoing;
 use super::recorder::Lost;
@@ -138,13 +137,13 @@ impl RequestBody {
     }
 
     /// The answer is over: what sends the rest of the request is left to whoever carries it on.
-    pub(in crate::proxy) fn leave(&self, upload: Upload, busy: Option<Busy>) {
+    pub(in crate::proxy) fn leave(&self, upload: Upload) {
         let Some(recording) = &self.0 else { return };
         let mut recording = recording.borrow_mut();
         match recording.readers {
             // Nobody waits for it to stand still.
             0 => upload.finish(),
-            _ => recording.leave(upload, busy),
+            _ => recording.leave(upload),
         }
     }
 
@@ -165,7 +164,7 @@ impl RequestBody {
             };
             // Not while the recording is borrowed, of which it is a reader.
             match left {
-                Some((upload, _)) if !attended => upload.finish(),
+                Some(upload) if !attended => upload.finish(),
                 left => drop(left),
             }
         }

@@ -144,7 +144,7 @@ impl ResponseBody {
             return;
         };
         match (rest.finish(), self.request.take()) {
-            (Some(upload), Some(request)) => request.leave(upload, self.busy.take()),
+            (Some(upload), Some(request)) => request.leave(upload),
             // The client's part is over.
             (Some(upload), None) => upload.finish(),
             (None, _) => {}
