@@ -26,6 +26,8 @@ pub(super) struct Answer {
     /// That of the token it was sent with, if any.
     generation: Option<u64>,
     note: Option<&'static str>,
+    /// Why it was not sent again, where that could have helped.
+    reason: Option<String>,
 }
 
 /// The content of an answer, of which some may have been read already.
@@ -45,15 +47,26 @@ impl Answer {
             response,
             generation,
             note: None,
+            reason: None,
         }
     }
 
-    fn noted(mut self, note: &'static str, details: &str) -> Self {
-        self.response
-            .headers_mut()
-            .append(PROXY_STATUS, reply::note(details));
-        self.note = Some(note);
+    fn replayed(mut self) -> Self {
+        self.tell("replayed with a new token");
+        self.note = Some("replayed");
         self
+    }
+
+    fn not_replayed(mut self, reason: String) -> Self {
+        self.tell(&format!("not replayed: {reason}"));
+        self.note = Some("not replayed");
+        self.reason = Some(reason);
+        self
+    }
+
+    fn tell(&mut self, details: &str) {
+        let headers = self.response.headers_mut();
+        headers.append(PROXY_STATUS, reply::note(details));
     }
 
     /// Whether upstream changes to another protocol.
@@ -62,10 +75,11 @@ impl Answer {
     }
 
     /// Writes down what happened.
-    pub(super) fn note(&self, exchange: Option<&mut Exchange>) {
+    pub(super) fn note(&mut self, exchange: Option<&mut Exchange>) {
         if let Some(exchange) = exchange {
             exchange.generation = self.generation;
             exchange.note = self.note;
+            exchange.reason = self.reason.take();
         }
     }
 }
@@ -113,7 +127,7 @@ impl Proxy {
         let mut first = Answer::plain(first, Some(generation));
         if let Some(lost) = body.lost() {
             grant.report(generation);
-            return first.noted("not replayed", &format!("not replayed: {lost}"));
+            return first.not_replayed(lost.to_string());
         }
         body.pause();
         let newer = tokio::select! {
@@ -127,7 +141,7 @@ impl Proxy {
             Err(reason) => {
                 // Upstream may want all of the request before it ends its answer.
                 body.resume();
-                return first.noted("not replayed", &format!("not replayed: {reason}"));
+                return first.not_replayed(reason.to_string());
             }
         };
         head::authorize(&mut head.headers, bearer.header.clone());
@@ -141,15 +155,11 @@ impl Proxy {
                     bearer.generation,
                     response.status() != StatusCode::UNAUTHORIZED,
                 );
-                Answer::plain(response, Some(bearer.generation))
-                    .noted("replayed", "replayed with a new token")
+                Answer::plain(response, Some(bearer.generation)).replayed()
             }
             Err(error) => {
                 body.resume();
-                first.noted(
-                    "not replayed",
-                    &format!("the replay got no answer: {error}"),
-                )
+                first.not_replayed(format!("the replay got no answer: {error}"))
             }
         }
     }

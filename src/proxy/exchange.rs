@@ -27,7 +27,7 @@ pub struct Exchange {
     pub(super) note: Option<&'static str>,
     pub(super) generation: Option<u64>,
     code: Option<&'static str>,
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
     cut: bool,
 }
 
@@ -70,9 +70,12 @@ impl Exchange {
         self.sent += bytes;
     }
 
-    /// The response ended before it was whole.
-    pub fn cut(&mut self) {
-        self.cut = true;
+    /// The response ended before it was whole, for this reason if it is known. The first that is told counts.
+    pub fn cut(&mut self, reason: Option<String>) {
+        if !self.cut {
+            self.cut = true;
+            self.reason = reason;
+        }
     }
 }
 

@@ -250,7 +250,7 @@ impl Proxy {
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
         let first = self.send(head, body).await?;
-        let answer = match route::is_curable(first.status(), &head.uri) {
+        let mut answer = match route::is_curable(first.status(), &head.uri) {
             false => Answer::plain(first, Some(bearer.generation)),
             true => Box::pin(self.cure(first, head, body, bearer.generation)).await,
         };

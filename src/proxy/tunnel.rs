@@ -63,7 +63,7 @@ impl Proxy {
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
         let first = self.ask_for_websocket(head, body).await?;
-        let answer = match route::is_curable(first.status(), &head.uri) {
+        let mut answer = match route::is_curable(first.status(), &head.uri) {
             false => Answer::plain(first, Some(bearer.generation)),
             true => self.cure(first, head, body, bearer.generation).await,
         };
@@ -146,18 +146,18 @@ impl Tunnel {
         let counts = Counts::new(self.exchange.as_deref());
         let (from_client, to_client) = tokio::io::split(client);
         let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(self.upstream));
-        let whole = {
+        let ended = {
             let up = counts.pass(early.chain(from_client), to_upstream, &counts.up);
             let down = counts.pass(from_upstream, to_client, &counts.down);
             tokio::select! {
-                ended = async { tokio::try_join!(up, down) } => ended.is_ok(),
-                () = counts.silent(self.bound) => false,
+                ended = async { tokio::try_join!(up, down) } => ended.map(|_| ()).map_err(|_| None),
+                () = counts.silent(self.bound) => Err(Some(format!("nothing moved for {:?} (timeouts.tunnel)", self.bound))),
             }
         };
         if let Some(mut exchange) = self.exchange {
             exchange.sent(counts.down.get());
-            if !whole {
-                exchange.cut();
+            if let Err(reason) = ended {
+                exchange.cut(reason);
             }
         }
     }

@@ -56,10 +56,13 @@ impl RequestLine {
             to.write_str("  cut off")?;
         }
         if let Some(code) = &self.code {
-            let reason = self.reason.as_deref().unwrap_or_default();
-            write!(to, "  {}: {}", Plain(code), Plain(reason))?;
+            write!(to, "  {}", Plain(code))?;
         }
-        Ok(())
+        match &self.reason {
+            // Of what stands last.
+            Some(reason) => write!(to, ": {}", Plain(reason)),
+            None => Ok(()),
+        }
     }
 
     /// Green, yellow or red where there are colours.
@@ -208,6 +211,18 @@ mod tests {
             ..line()
         };
         assert_eq!(end(replayed), "  replayed  cut off");
+        let silent = RequestLine {
+            cut: true,
+            reason: Some("upstream broke off".to_owned()),
+            ..line()
+        };
+        assert_eq!(end(silent), "  cut off: upstream broke off");
+        let lost = RequestLine {
+            note: Some("not replayed".to_owned()),
+            reason: Some("the disk failed".to_owned()),
+            ..line()
+        };
+        assert_eq!(end(lost), "  not replayed: the disk failed");
         let refused = RequestLine {
             code: Some("hostNotAllowed".to_owned()),
             reason: Some("Host \"x\"".to_owned()),

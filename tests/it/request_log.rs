@@ -131,7 +131,7 @@ fn a_request_without_a_whole_answer_is_logged_as_such() {
     let lines = request_lines(&serving.stop());
     assert_eq!(
         lines,
-        ["GET      200        0 B in        3 B out  gen 1   /x  cut off"]
+        ["GET      200        0 B in        3 B out  gen 1   /x  cut off: upstream broke off"]
     );
 }
 

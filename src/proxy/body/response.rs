@@ -50,13 +50,13 @@ pub type Kept = VecDeque<Result<Frame<Bytes>, BodyError>>;
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// Upstream's connection broke.
-    #[error("the response from upstream was cut off")]
+    #[error("upstream broke off")]
     Cut(#[from] hyper::Error),
     /// Upstream reset the stream.
-    #[error("upstream ended the response before its end")]
+    #[error("upstream reset the stream")]
     Reset,
     /// Upstream fell silent.
-    #[error("the response from upstream stood still for {0:?} (timeouts.body)")]
+    #[error("upstream sent nothing for {0:?} (timeouts.body)")]
     Silent(Duration),
 }
 
@@ -214,7 +214,7 @@ impl Body for ResponseBody {
         }
         if let Some(error) = self.error.take() {
             if let Some(exchange) = &mut self.exchange {
-                exchange.cut();
+                exchange.cut(Some(error.to_string()));
             }
             return Poll::Ready(Some(Err(error)));
         }
@@ -272,7 +272,7 @@ impl Drop for ResponseBody {
         if self.is_whole() && !is_left {
             self.finish();
         } else if let Some(exchange) = &mut self.exchange {
-            exchange.cut();
+            exchange.cut(None);
         }
     }
 }
