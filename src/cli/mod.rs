@@ -107,7 +107,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             start,
             Some(
                 StartError::Exposed(_)
-                    | StartError::Certificate(_)
+                    | StartError::Certificate(..)
                     | StartError::Grant(OpenError::NoClient)
             )
         )

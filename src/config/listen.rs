@@ -207,6 +207,12 @@ fn check_address(source: &mut Source<'_>, text: &Found<String>) -> Option<Addres
         .ok()
 }
 
+/// So that an error tells where a relative path leads.
+fn absolute(path: &Found<String>) -> PathBuf {
+    // The system says no to an empty path alone, or where there is no working directory.
+    std::path::absolute(&path.value).unwrap_or_else(|_| path.value.clone().into())
+}
+
 /// An entry that is a table, as it was written.
 struct Keys {
     address: Option<Found<String>>,
@@ -269,8 +275,8 @@ impl Keys {
     fn tls(&self, source: &mut Source<'_>) -> Option<TlsFiles> {
         match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => Some(TlsFiles {
-                certificate: certificate.value.clone().into(),
-                key: key.value.clone().into(),
+                certificate: absolute(certificate),
+                key: absolute(key),
             }),
             (Some(alone), None) => {
                 let message = "needs key_file beside it, with the certificate's private key";

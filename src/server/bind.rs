@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use super::StartError;
 use super::activation::{ActivationError, Passed};
 use super::listener::{Endpoint, Socket};
-use super::tls::Certificate;
+use super::tls::{Certificate, CertificateError};
 use super::unix::{self, SocketFile};
 use crate::config::{Address, Config, Listen, ProcessEnvironment, Scheme, is_activated};
 
@@ -50,10 +50,14 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
             check_exposure(config, *address)?;
         }
         if let Some(files) = &listen.tls {
-            Certificate::load(files)?;
+            Certificate::load(files).map_err(|error| unusable(listen, error))?;
         }
     }
     Ok(())
+}
+
+fn unusable(listen: &Listen, error: CertificateError) -> StartError {
+    StartError::Certificate(listen.address.clone(), error.into())
 }
 
 /// Whoever reaches the proxy can use the token (rule S1).
@@ -122,11 +126,10 @@ fn tcp(address: SocketAddr) -> Result<TcpListener, StartError> {
 impl Listeners {
     /// Adds the sockets of one entry; they share its certificate.
     fn add(&mut self, listen: &Listen, sockets: Vec<Socket>) -> Result<(), StartError> {
-        let certificate = listen.tls.as_ref().map(Certificate::load).transpose()?;
-        let tls = certificate
-            .as_ref()
-            .map(Certificate::server_config)
-            .transpose()?;
+        let certificate = listen.tls.as_ref().map(Certificate::load).transpose();
+        let certificate = certificate.map_err(|error| unusable(listen, error))?;
+        let tls = certificate.as_ref().map(Certificate::server_config);
+        let tls = tls.transpose().map_err(|error| unusable(listen, error))?;
         self.certificates.extend(certificate);
         let scheme = match tls {
             Some(_) => Scheme::Https,

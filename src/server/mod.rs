@@ -35,7 +35,7 @@ use std::thread::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Address, Config};
 use crate::proxy::Settings;
 use crate::tls::TlsError;
 use crate::token::refresher::{OpenError, Refresher};
@@ -93,8 +93,8 @@ pub enum StartError {
     #[error("cannot listen on what systemd passes")]
     Activation(#[from] ActivationError),
     /// A listener has no usable certificate.
-    #[error("cannot listen with TLS")]
-    Certificate(#[from] CertificateError),
+    #[error("listen: cannot speak TLS on {0}")]
+    Certificate(Address, #[source] Box<CertificateError>),
     /// There is no usable grant.
     #[error(transparent)]
     Grant(#[from] OpenError),

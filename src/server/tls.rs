@@ -58,7 +58,7 @@ pub enum CertificateError {
     #[error("{0} is damaged: a block that begins with -----BEGIN is not whole")]
     Damaged(PathBuf),
     /// The two do not belong together, or are of a kind that is not known.
-    #[error("{certificate} and {key} cannot be used together: {reason}")]
+    #[error("{certificate} and {key} cannot be used together: {}", told(.reason))]
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
@@ -70,6 +70,19 @@ pub enum CertificateError {
     /// The system gives no random numbers.
     #[error("no key for session tickets can be made: {0}")]
     Tickets(rustls::Error),
+}
+
+/// What the TLS library says, in words for the commonest mistakes.
+fn told(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            "the key is not that of the certificate; the certificate comes first in its file, before those that vouch for it".to_owned()
+        }
+        error if error.to_string().contains("UnsupportedCertVersion") => {
+            "the certificate is of X.509 version 1; version 3 is accepted (openssl req -x509 makes one)".to_owned()
+        }
+        error => error.to_string(),
+    }
 }
 
 /// A certificate and its key as they are in use, and where they came from.

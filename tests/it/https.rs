@@ -135,7 +135,7 @@ fn a_certificate_that_changes_is_taken_over_and_open_connections_go_on() {
     let new = Identity::new();
     assert!(!shown(serving.address, &new), "not before it is there");
     new.write(world.directory.path());
-    serving.wait_for_log("the certificate was read again from tls.crt");
+    serving.wait_for_log(&read_again(&world, "tls.crt"));
     assert!(shown(serving.address, &new));
     assert!(!shown(serving.address, &old));
     assert!(ask(&mut open, serving.address, "/users", true).starts_with("HTTP/1.1 200"));
@@ -147,15 +147,15 @@ fn a_broken_certificate_changes_nothing_and_is_named_and_a_mended_one_is_taken_o
     let files = world.directory.path();
     let new = Identity::new();
     fs::write(files.join("tls.crt"), &new.certificate_pem).expect("written");
-    serving.wait_for_log("tls.crt and tls.key cannot be used together");
+    serving.wait_for_log("tls.key cannot be used together");
     assert!(shown(serving.address, &old));
     fs::write(files.join("tls.crt"), "nothing of the kind").expect("written");
     serving.wait_for_log("tls.crt holds no certificate in PEM");
     fs::remove_file(files.join("tls.crt")).expect("removed");
-    serving.wait_for_log("cannot read tls.crt");
+    serving.wait_for_log("/tls.crt: No such file");
     assert!(shown(serving.address, &old));
     new.write(files);
-    serving.wait_for_log("the certificate was read again from tls.crt");
+    serving.wait_for_log(&read_again(&world, "tls.crt"));
     assert!(shown(serving.address, &new));
     let log = serving.stop();
     assert_eq!(
@@ -164,6 +164,12 @@ fn a_broken_certificate_changes_nothing_and_is_named_and_a_mended_one_is_taken_o
         "{log}"
     );
     assert!(!log.contains("PRIVATE"), "{log}");
+}
+
+/// What the log says of a certificate that was read again from this file.
+fn read_again(world: &World, file: &str) -> String {
+    let path = world.directory.path().join(file);
+    format!("the certificate was read again from {}", path.display())
 }
 
 #[test]
@@ -204,7 +210,7 @@ fn files_that_hang_hold_up_neither_rotations_nor_other_certificates_nor_the_end(
     let new = Identity::new();
     fs::write(files.join("other.crt"), &new.certificate_pem).expect("written");
     fs::write(files.join("other.key"), &new.key_pem).expect("written");
-    serving.wait_for_log("the certificate was read again from other.crt");
+    serving.wait_for_log(&read_again(&world, "other.crt"));
     assert!(shown(secure, &new));
     assert!(
         shown(serving.address, &first),
@@ -222,7 +228,7 @@ fn a_certificate_that_cannot_be_used_stops_the_start() {
     let other = Identity::new();
     let encrypted = identity.key_pem.replace("PRIVATE", "ENCRYPTED PRIVATE");
     let cases: [(&str, Option<&str>, &str); 6] = [
-        ("tls.crt", None, "cannot read tls.crt: No such file"),
+        ("tls.crt", None, "/tls.crt: No such file"),
         (
             "tls.crt",
             Some("text"),
@@ -231,7 +237,7 @@ fn a_certificate_that_cannot_be_used_stops_the_start() {
         (
             "tls.crt",
             Some(&other.certificate_pem),
-            "tls.crt and tls.key cannot be used together",
+            "/tls.key cannot be used together: the key is not that of the certificate",
         ),
         (
             "tls.key",
@@ -260,6 +266,11 @@ fn a_certificate_that_cannot_be_used_stops_the_start() {
             let output = world.run(&[command]);
             assert_eq!(output.status.code(), Some(78), "{expected}");
             assert!(
+                errors(&output).contains("listen: cannot speak TLS on 127.0.0.1:0"),
+                "{}",
+                errors(&output)
+            );
+            assert!(
                 errors(&output).contains(expected),
                 "{expected}: {}",
                 errors(&output)
@@ -273,7 +284,7 @@ fn a_key_that_every_user_may_read_is_told() {
     let (mut world, _identity) = world();
     let key = world.directory.path().join("tls.key");
     let chmod = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("chmod");
-    const WARNING: &str = "every user of this machine may read the private key tls.key";
+    const WARNING: &str = "every user of this machine may read the private key";
     chmod(0o644);
     assert!(world.serve_on(LISTEN).stop().contains(WARNING));
     chmod(0o640);
