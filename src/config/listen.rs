@@ -209,7 +209,7 @@ fn check_address(source: &mut Source<'_>, text: &Found<String>) -> Option<Addres
 
 /// So that an error tells where a relative path leads.
 fn absolute(path: &Found<String>) -> PathBuf {
-    // The system says no to an empty path alone, or where there is no working directory.
+    // Only where there is no working directory, or the path is empty, which was told.
     std::path::absolute(&path.value).unwrap_or_else(|_| path.value.clone().into())
 }
 
@@ -273,6 +273,11 @@ impl Keys {
     }
 
     fn tls(&self, source: &mut Source<'_>) -> Option<TlsFiles> {
+        for key in [&self.certificate, &self.key].into_iter().flatten() {
+            if key.value.is_empty() {
+                source.problem(Some(&key.at), &key.key, "expected the path of a PEM file");
+            }
+        }
         match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => Some(TlsFiles {
                 certificate: absolute(certificate),

@@ -427,6 +427,7 @@ fn keys_of_an_entry_that_do_not_fit_are_told() {
   { address = "systemd:a", owner = "root", color = "blue" },
   { address = "unix:/b", owner = "4294967295", group = "4294967294" },
   { address = "unix:/c", owner = "4294967294", group = "4294967295" },
+  { address = "127.0.0.1:0", certificate_file = "a", key_file = "" },
 ]"#
     .to_owned();
     let output = world.run(&["check"]);
@@ -443,6 +444,7 @@ fn keys_of_an_entry_that_do_not_fit_are_told() {
         "listen.owner: systemd makes this socket",
         "line 8, column 34: listen.owner: the number 4294967295 means \"leave it as it is\"",
         "line 9, column 56: listen.group: the number 4294967295 means \"leave it as it is\"",
+        "line 10, column 65: listen.key_file: expected the path of a PEM file",
         "listen.color: unknown key; accepted here: address, certificate_file, group, key_file, mode, owner",
     ] {
         assert!(errors.contains(expected), "{expected}: {errors}");
