@@ -1,6 +1,5 @@
 //! Clients that end their side early, and clients of HTTP/1.0.
 
-use crate::world::raw_upstream::RawUpstream;
 use crate::world::{SOON, World};
 
 #[test]
@@ -60,9 +59,7 @@ fn f13_content_that_is_cut_does_not_look_whole_in_http_1_0_either() {
             false,
         ),
     ] {
-        let upstream = RawUpstream::start();
-        let mut world = World::logged_in();
-        world.upstream = upstream.origin();
+        let (upstream, world) = World::before_raw_upstream();
         let serving = world.serve();
         let mut client = serving.connect();
         client.send(format!("GET /x HTTP/1.0\r\nHost: {}\r\n\r\n", serving.address).as_bytes());

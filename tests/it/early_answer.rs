@@ -17,9 +17,7 @@ fn raw(tables: &str) -> (RawUpstream, World, Serving) {
 }
 
 fn raw_with(top: &str, tables: &str) -> (RawUpstream, World, Serving) {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.top = top.to_owned();
     world.tables = tables.to_owned();
     let serving = world.serve();

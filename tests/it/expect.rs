@@ -12,9 +12,7 @@ const UNAUTHORIZED: &[u8] =
 const EXPECT: [&str; 2] = ["Expect: 100-continue", "Content-Length: 7"];
 
 fn raw() -> (RawUpstream, World, Serving) {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, world) = World::before_raw_upstream();
     let serving = world.serve();
     (upstream, world, serving)
 }

@@ -12,9 +12,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A proxy in front of an upstream that is written by hand.
 fn raw() -> (RawUpstream, World, Serving) {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, world) = World::before_raw_upstream();
     let serving = world.serve();
     (upstream, world, serving)
 }
@@ -251,9 +249,7 @@ fn f09_pages_are_followed_through_the_proxy() {
 
 #[test]
 fn f09_references_lead_back_in_the_form_in_which_the_client_came() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     let answer = format!(
         "HTTP/1.1 302 Found\r\nLocation: {0}/a?b#c\r\nContent-Location: {0}\r\nLink: <{0}/1>, </2>\r\nContent-Length: 0\r\n\r\n",
         upstream.origin()
@@ -672,9 +668,7 @@ fn f04_an_upload_goes_on_while_nobody_reads_the_answer() {
 
 #[test]
 fn an_upstream_that_is_silent_after_a_body_is_a_504_of_the_right_name() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.upstream_keys = "response_timeout = \"600ms\"".to_owned();
     world.tables = "[timeouts]\nbody = \"100ms\"\n".to_owned();
     let serving = world.serve();
@@ -693,9 +687,7 @@ fn an_upstream_that_is_silent_after_a_body_is_a_504_of_the_right_name() {
 
 #[test]
 fn an_upstream_that_is_silent_is_a_504() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.upstream_keys = "response_timeout = \"200ms\"".to_owned();
     let serving = world.serve();
     let mut client = serving.connect();

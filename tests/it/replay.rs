@@ -233,9 +233,7 @@ fn f04_a_disk_that_is_full_or_missing_stops_the_recording_and_not_the_request() 
 
 #[test]
 fn f05_an_empty_body_and_a_chunked_one_are_replayed_with_the_same_framing() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, world) = World::before_raw_upstream();
     let serving = world.serve();
     for (framing, body) in [
         ("Content-Length: 0", &b""[..]),
@@ -269,9 +267,7 @@ fn f05_an_empty_body_and_a_chunked_one_are_replayed_with_the_same_framing() {
 
 #[test]
 fn f06_there_is_exactly_one_replay() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, world) = World::before_raw_upstream();
     let serving = world.serve();
     let requests =
         upstream.answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\nX-A: b\r\n\r\nno!");
@@ -284,9 +280,7 @@ fn f06_there_is_exactly_one_replay() {
 #[test]
 fn f06_without_an_answer_to_the_replay_the_first_one_reaches_the_client_whole() {
     for length in [10, 64 << 10, 300 << 10] {
-        let upstream = RawUpstream::start();
-        let mut world = World::logged_in();
-        world.upstream = upstream.origin();
+        let (upstream, world) = World::before_raw_upstream();
         let serving = world.serve();
         let mut client = serving.connect();
         client.request("GET /x", &[], b"");

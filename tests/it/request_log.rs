@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::world::raw_upstream::RawUpstream;
 use crate::world::{SOON, Serving, World};
 
 fn verbose(world: &World) -> Serving {
@@ -117,9 +116,7 @@ fn each_request_gets_an_object_for_collectors() {
 
 #[test]
 fn a_request_without_a_whole_answer_is_logged_as_such() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, world) = World::before_raw_upstream();
     let serving = verbose(&world);
     let mut client = serving.connect();
     client.request("GET /x", &[], b"");
@@ -154,9 +151,7 @@ fn an_answer_of_the_proxy_to_head_is_whole() {
 
 #[test]
 fn f13_an_answer_that_ends_with_trailers_is_whole_and_its_connection_kept() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     // Each worker has connections of its own.
     world.top = "workers = 1\n".to_owned();
     let serving = verbose(&world);

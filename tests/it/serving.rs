@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use lucid_proxy::sandbox::Behaviour;
 use rustix::process::Signal;
 
-use crate::world::raw_upstream::RawUpstream;
 use crate::world::{SOON, Serving, World, errors};
 
 #[test]
@@ -221,9 +220,7 @@ fn a_long_exchange_is_not_idle() {
 
 #[test]
 fn unused_connections_to_upstream_are_closed() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.upstream_keys = "idle_timeout = \"200ms\"".to_owned();
     let serving = world.serve();
     let mut client = serving.connect();

@@ -25,9 +25,7 @@ fn over_tls() -> (RawUpstream, World, Identity, Serving) {
 }
 
 fn plain() -> (RawUpstream, World, Serving) {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     // Connections to upstream are kept by each worker for itself.
     world.top = "workers = 1".to_owned();
     let serving = world.serve();

@@ -32,9 +32,7 @@ fn raw(bounds: &str) -> (RawUpstream, World, Serving) {
 }
 
 fn raw_on(listen: &str, bounds: &str) -> (RawUpstream, World, Serving) {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.tables = format!("[timeouts]\n{bounds}\n[log]\nrequests = true\n");
     let serving = world.serve_on(&format!("[{listen}]"));
     (upstream, world, serving)
@@ -422,9 +420,7 @@ fn f12_an_upstream_that_is_slow_in_its_answer_is_waited_for() {
 
 #[test]
 fn f12_the_head_of_an_answer_has_one_bound_however_it_comes() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.upstream_keys = format!("response_timeout = \"{BOUND}\"");
     let serving = world.serve();
     let mut client = serving.connect();

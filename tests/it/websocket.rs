@@ -30,9 +30,7 @@ const SWITCHING: &[u8] =
 
 /// A proxy in front of an upstream that is written by hand.
 fn raw(tables: &str) -> (RawUpstream, World, Serving) {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.tables = format!("[log]\nrequests = true\n{tables}");
     let serving = world.serve();
     (upstream, world, serving)
@@ -274,9 +272,7 @@ const MUCH: usize = 300_000;
 
 /// A client that has asked for [`MUCH`] with these fields and has read nothing, when the proxy has all of that.
 fn unread(request: &str, tables: &str) -> (UnixStream, UnixStream, World, Serving) {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.top = "workers = 1".to_owned();
     world.tables = format!("[log]\nrequests = true\n{tables}");
     let serving = world.serve_on("[\"unix:proxy.sock\"]");
@@ -509,9 +505,7 @@ fn f16_the_guard_comes_before_and_what_it_refuses_leaves_no_request_behind() {
 
 #[test]
 fn f16_upstream_that_is_silent_cut_or_away_is_told_as_ever() {
-    let upstream = RawUpstream::start();
-    let mut world = World::logged_in();
-    world.upstream = upstream.origin();
+    let (upstream, mut world) = World::before_raw_upstream();
     world.upstream_keys = "response_timeout = \"200ms\"".to_owned();
     let serving = world.serve();
     let mut client = serving.connect();

@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 use lucid_proxy::sandbox::{Behaviour, CLIENT_ID, CLIENT_SECRET, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
 
+use raw_upstream::RawUpstream;
+
 pub(crate) use client::{Client, Response, get, is_late};
 pub(crate) use programs::{is_there, missing, python_with};
 
@@ -83,6 +85,14 @@ impl World {
         let world = Self::new();
         world.log_in();
         world
+    }
+
+    /// The same in front of an upstream that the test writes byte by byte.
+    pub(crate) fn before_raw_upstream() -> (RawUpstream, Self) {
+        let upstream = RawUpstream::start();
+        let mut world = Self::logged_in();
+        world.upstream = upstream.origin();
+        (upstream, world)
     }
 
     /// Stores a fresh grant, as an import would.
