@@ -319,6 +319,19 @@ mod tests {
     }
 
     #[test]
+    fn f09_each_field_that_holds_a_reference_is_seen() {
+        for (name, is_one) in [
+            ("link", true),
+            ("location", true),
+            ("content-location", true),
+            ("content-type", false),
+        ] {
+            let names = Names::of(&map(&[("date", b"now"), (name, b"/")]));
+            assert_eq!(names.has(Names::REFERENCE), is_one, "{name}");
+        }
+    }
+
+    #[test]
     fn each_of_the_fixed_set_is_found_in_its_place() {
         for (place, name) in HOP_BY_HOP.iter().enumerate() {
             assert_eq!(Names::bit(name), 1 << place, "{name}");

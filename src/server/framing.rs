@@ -281,6 +281,7 @@ mod tests {
             "Content-Length: +3",
             "Content-Length:",
             "Content-Length: 18446744073709551616",
+            "Content-Length: 99999999999999999999",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
             "Transfer-Encoding: gzip, chunked",
         ] {

@@ -133,6 +133,21 @@ fn a_request_without_a_whole_answer_is_logged_as_such() {
 }
 
 #[test]
+fn f07_why_a_request_was_not_sent_again_stands_in_its_line() {
+    let mut world = World::logged_in();
+    world.tables = "[replay]\nmemory = \"1 KiB\"\ndisk = \"0\"\n".to_owned();
+    let serving = verbose(&world);
+    world.sandbox.expire_access_tokens();
+    let content = [b'x'; 2048];
+    let rejected = serving.connect().ask("POST /sandbox/echo", &[], &content);
+    assert_eq!(rejected.status, 401);
+    let log = serving.stop();
+    let expected = "/sandbox/echo  not replayed: the request body is larger than replay.memory and replay.disk together";
+    let lines = request_lines(&log);
+    assert!(lines[0].ends_with(expected), "{log}");
+}
+
+#[test]
 fn an_answer_of_the_proxy_to_head_is_whole() {
     let world = World::logged_in();
     let serving = verbose(&world);
