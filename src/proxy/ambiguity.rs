@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::uri::Scheme as UriScheme;
 use http::{Method, Version};
 
-use super::head;
+use super::head::Names;
 use super::reply::Refusal;
 use crate::config::Scheme;
 
@@ -14,23 +14,24 @@ use crate::config::Scheme;
 #[derive(Clone, Copy, Debug)]
 pub struct Ambiguous(pub &'static str);
 
-/// Refuses what could be taken for something else, on a listener that is spoken to with `scheme`.
+/// Refuses what could be taken for something else, on a listener that is spoken to with `scheme`. `names` are those that
+/// the head has.
 ///
 /// # Errors
 ///
 /// The refusal says what the request should be like.
-pub fn check(head: &Parts, scheme: Scheme) -> Result<(), Refusal> {
-    match problem(head, scheme) {
+pub fn check(head: &Parts, names: Names, scheme: Scheme) -> Result<(), Refusal> {
+    match problem(head, names, scheme) {
         None => Ok(()),
         Some(message) => Err(Refusal::bad_request(message)),
     }
 }
 
-fn problem(head: &Parts, scheme: Scheme) -> Option<&'static str> {
+fn problem(head: &Parts, names: Names, scheme: Scheme) -> Option<&'static str> {
     if let Some(Ambiguous(why)) = head.extensions.get() {
         return Some(why);
     }
-    if !head::is_plainly_framed(&head.headers) {
+    if !names.is_plainly_framed() {
         return Some("one Content-Length, or Transfer-Encoding: chunked alone, is accepted");
     }
     // RFC 9112 section 3.2; in HTTP/2 the authority stands in its place.

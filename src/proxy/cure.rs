@@ -12,8 +12,9 @@ use http_body::Frame;
 use super::Proxy;
 use super::body::{Kept, RequestBody, ResponseBody};
 use super::exchange::Exchange;
-use super::head;
+use super::head::{self, Names};
 use super::reply::{self, PROXY_STATUS};
+use super::send_error::SendError;
 use super::upstream_body::UpstreamBody;
 
 /// How much of a first answer is read while its replay is prepared, so that its connection is free for the replay.
@@ -23,6 +24,8 @@ const KEPT: usize = 64 << 10;
 /// What the client will get, and how it came about.
 pub(super) struct Answer {
     pub(super) response: Response<Content>,
+    /// Those of its head.
+    pub(super) names: Names,
     /// That of the token it was sent with, if any.
     generation: Option<u64>,
     note: Option<&'static str>,
@@ -38,17 +41,33 @@ pub(super) struct Content {
 
 impl Answer {
     /// An answer that stands as it is.
-    pub(super) fn plain(response: Response<UpstreamBody>, generation: Option<u64>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When it can be read in two ways.
+    pub(super) fn plain(
+        response: Response<UpstreamBody>,
+        generation: Option<u64>,
+    ) -> Result<Self, SendError> {
+        let names = Names::of(response.headers());
+        if !names.is_plainly_framed() {
+            return Err(SendError::Framing);
+        }
         let response = response.map(|rest| Content {
             kept: Kept::new(),
             rest,
         });
-        Self {
+        Ok(Self {
             response,
+            names,
             generation,
             note: None,
             reason: None,
-        }
+        })
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
     }
 
     fn replayed(mut self) -> Self {
@@ -71,7 +90,7 @@ impl Answer {
 
     /// Whether upstream changes to another protocol.
     pub(super) fn switches(&self) -> bool {
-        self.response.status() == StatusCode::SWITCHING_PROTOCOLS
+        self.status() == StatusCode::SWITCHING_PROTOCOLS
     }
 
     /// Writes down what happened.
@@ -118,13 +137,12 @@ impl Proxy {
     /// first answer passes whole, with a note that says why.
     pub(super) async fn cure(
         &self,
-        first: Response<UpstreamBody>,
+        mut first: Answer,
         head: &mut Parts,
         body: &RequestBody,
         generation: u64,
     ) -> Answer {
         let grant = &self.settings.grant;
-        let mut first = Answer::plain(first, Some(generation));
         if let Some(lost) = body.lost() {
             grant.report(generation);
             return first.not_replayed(lost.to_string());
@@ -146,16 +164,14 @@ impl Proxy {
         };
         head::authorize(&mut head.headers, bearer.header.clone());
         let replayed = match head::has_upgrade(&head.headers) {
-            true => self.ask_for_websocket(head, body).await,
-            false => self.send(head, body).await,
+            true => self.ask_for_websocket(head, body, bearer.generation).await,
+            false => self.send(head, body, Some(bearer.generation)).await,
         };
         match replayed {
-            Ok(response) => {
-                grant.replayed(
-                    bearer.generation,
-                    response.status() != StatusCode::UNAUTHORIZED,
-                );
-                Answer::plain(response, Some(bearer.generation)).replayed()
+            Ok(second) => {
+                let is_cured = second.status() != StatusCode::UNAUTHORIZED;
+                grant.replayed(bearer.generation, is_cured);
+                second.replayed()
             }
             Err(error) => {
                 body.resume();

@@ -28,8 +28,8 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 /// The one protocol that a connection may change to (RFC 6455 section 11.2).
 const WEBSOCKET: &str = "websocket";
 
-/// Which of the fields that matter here a head has, a bit for each. Most heads have few of them: one pass over the names
-/// costs less than a look-up for each.
+/// Which of the fields that matter here a head has, a bit for each, and whether those are sound that frame the message.
+/// Most heads have few of them: one pass over all costs less than a look-up for each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Names(u16);
 
@@ -42,28 +42,48 @@ impl Names {
     pub const VIA: Self = Self(1 << 8);
     /// One of those that hold a reference which is turned back to the proxy (F9).
     pub const REFERENCE: Self = Self(1 << 9);
+    const CONTENT_LENGTH: Self = Self(1 << 10);
+    /// One of those that say where the message ends says it badly, or is not the only one.
+    const ILL_FRAMED: Self = Self(1 << 11);
 
     /// Those of a head.
     pub fn of(headers: &HeaderMap) -> Self {
-        let names = headers.keys();
-        Self(names.fold(0, |found, name| found | Self::bit(name)))
+        let lines = headers.iter();
+        lines.fold(Self(0), |found, (name, value)| found.and(name, value))
     }
 
     /// By text, since that is decided by the length for nearly every name.
-    fn bit(name: &HeaderName) -> u16 {
-        match name.as_str() {
-            "connection" => Self::CONNECTION.0,
-            "keep-alive" => 1 << 1,
-            "proxy-authenticate" => 1 << 2,
-            "proxy-authorization" => 1 << 3,
-            "proxy-connection" => 1 << 4,
-            "te" => Self::TE.0,
-            "transfer-encoding" => Self::TRANSFER_ENCODING.0,
-            "upgrade" => Self::UPGRADE.0,
-            "via" => Self::VIA.0,
-            "link" | "location" | "content-location" => Self::REFERENCE.0,
-            _ => 0,
+    fn and(self, name: &HeaderName, value: &HeaderValue) -> Self {
+        let bit = match name.as_str() {
+            "connection" => Self::CONNECTION,
+            "keep-alive" => Self(1 << 1),
+            "proxy-authenticate" => Self(1 << 2),
+            "proxy-authorization" => Self(1 << 3),
+            "proxy-connection" => Self(1 << 4),
+            "te" => Self::TE,
+            "transfer-encoding" => self.framed_by(Self::TRANSFER_ENCODING, is_chunked(value)),
+            "upgrade" => Self::UPGRADE,
+            "via" => Self::VIA,
+            "link" | "location" | "content-location" => Self::REFERENCE,
+            "content-length" => self.framed_by(Self::CONTENT_LENGTH, is_length(value)),
+            _ => return self,
+        };
+        Self(self.0 | bit.0)
+    }
+
+    fn framed_by(self, field: Self, is_sound: bool) -> Self {
+        let is_said = self.has(Self::TRANSFER_ENCODING) || self.has(Self::CONTENT_LENGTH);
+        match is_sound && !is_said {
+            true => field,
+            false => Self(field.0 | Self::ILL_FRAMED.0),
         }
+    }
+
+    /// Whether the message says in one way only where it ends: by `chunked` alone, by one length, or not at all (RFC 9112
+    /// section 6.3). hyper takes `chunked` off and puts it on again, but leaves any other coding as it is, without saying
+    /// so behind the proxy; where an answer has both, it takes the chunks and leaves the length.
+    pub fn is_plainly_framed(self) -> bool {
+        !self.has(Self::ILL_FRAMED)
     }
 
     /// Whether this one is there.
@@ -109,20 +129,15 @@ fn has_member(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
     members(headers, name).any(|member| member.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-/// Whether a message says in one way only where it ends: by `chunked` alone, by one length, or not at all (RFC 9112
-/// section 6.3). hyper takes `chunked` off and puts it on again, but leaves any other coding as it is, without saying so
-/// behind the proxy; where an answer has both, it takes the chunks and leaves the length.
-pub fn is_plainly_framed(headers: &HeaderMap) -> bool {
-    let mut is_said = false;
-    headers.iter().all(|(name, value)| {
-        let value = value.as_bytes();
-        let is_plain = match name.as_str() {
-            "content-length" => !value.is_empty() && value.iter().all(u8::is_ascii_digit),
-            "transfer-encoding" => value.trim_ascii().eq_ignore_ascii_case(b"chunked"),
-            _ => return true,
-        };
-        is_plain && !std::mem::replace(&mut is_said, true)
-    })
+/// RFC 9112 section 6.2: digits, and nothing else.
+fn is_length(value: &HeaderValue) -> bool {
+    let value = value.as_bytes();
+    !value.is_empty() && value.iter().all(u8::is_ascii_digit)
+}
+
+fn is_chunked(value: &HeaderValue) -> bool {
+    let value = value.as_bytes().trim_ascii();
+    value.eq_ignore_ascii_case(b"chunked")
 }
 
 /// Puts the token in, in the place of whatever the client sent there (F2).
@@ -215,14 +230,12 @@ pub fn has_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
 }
 
-/// Makes upstream's response head fit for the client; returns what it had.
-pub fn prepare_response<B>(response: &mut Response<B>) -> Names {
+/// Makes upstream's response head, which has `names`, fit for the client.
+pub fn prepare_response<B>(response: &mut Response<B>, names: Names) {
     // A message is of the version of who sends it (RFC 9110 section 2.5); by upstream's HTTP/1.0 the server would frame
     // the content so that a broken one looks whole.
     *response.version_mut() = Version::HTTP_11;
-    let names = Names::of(response.headers());
     names.remove_hop_by_hop(response.headers_mut());
-    names
 }
 
 /// Counts down how often the request may be forwarded; whether it may be at all (RFC 9110 section 7.6.2). That is asked of
@@ -334,7 +347,9 @@ mod tests {
     #[test]
     fn each_of_the_fixed_set_is_found_in_its_place() {
         for (place, name) in HOP_BY_HOP.iter().enumerate() {
-            assert_eq!(Names::bit(name), 1 << place, "{name}");
+            let chunked = HeaderValue::from_static("chunked");
+            let names = Names::default().and(name, &chunked);
+            assert_eq!(names.0, 1 << place, "{name}");
         }
     }
 

@@ -58,7 +58,6 @@ use reply::Refusal;
 use route::Route;
 use send_error::SendError;
 use upstream::Upstream;
-use upstream_body::UpstreamBody;
 
 /// What every worker's proxy is made from.
 #[derive(Clone, Debug)]
@@ -226,13 +225,14 @@ impl Proxy {
         guard: &Guard,
         exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        ambiguity::check(head, guard.scheme())?;
+        let names = Names::of(&head.headers);
+        ambiguity::check(head, names, guard.scheme())?;
         guard.check(&head.method, &head.uri, &head.headers)?;
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
             Route::Forward => {}
             // Boxed: few requests take these ways, and the others should not carry what they need.
             Route::ForwardBare => {
-                return Box::pin(self.forward_bare(head, body, guard)).await;
+                return Box::pin(self.forward_bare(head, names, body, guard)).await;
             }
             Route::Answer(endpoint) => {
                 return Box::pin(self.answer_oauth(endpoint, head, body, exchange)).await;
@@ -240,7 +240,7 @@ impl Proxy {
             Route::RefuseOAuth => return Err(Refusal::oauth_endpoint()),
         }
         let asked = Asked::of(head, guard);
-        if self.prepare(head, body.has_content())? {
+        if self.prepare(head, names, body.has_content())? {
             return Box::pin(self.open_tunnel(head, body, &asked, exchange)).await;
         }
         let bearer = match body.is_recorded() {
@@ -249,9 +249,9 @@ impl Proxy {
         };
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
-        let first = self.send(head, body).await?;
+        let first = self.send(head, body, Some(bearer.generation)).await?;
         let mut answer = match route::is_curable(first.status(), &head.uri) {
-            false => Answer::plain(first, Some(bearer.generation)),
+            false => first,
             true => Box::pin(self.cure(first, head, body, bearer.generation)).await,
         };
         drop(on_its_way);
@@ -264,24 +264,24 @@ impl Proxy {
     async fn forward_bare(
         &self,
         head: &mut Parts,
+        names: Names,
         body: &RequestBody,
         guard: &Guard,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let asked = Asked::of(head, guard);
-        if self.prepare(head, body.has_content())? {
+        if self.prepare(head, names, body.has_content())? {
             // A WebSocket is opened with our token or not at all.
             head::strip_hop_by_hop(&mut head.headers);
         }
-        let response = self.send(head, body).await?;
-        Ok(self.hand_back(Answer::plain(response, None), &asked))
+        let answer = self.send(head, body, None).await?;
+        Ok(self.hand_back(answer, &asked))
     }
 
     /// Step 4: the head as upstream should see it, all but the token. Returns whether it asks for a WebSocket.
-    fn prepare(&self, head: &mut Parts, has_content: bool) -> Result<bool, Refusal> {
+    fn prepare(&self, head: &mut Parts, names: Names, has_content: bool) -> Result<bool, Refusal> {
         if head.version == Version::HTTP_2 {
             head::translate_from_http2(&mut head.headers, has_content);
         }
-        let names = Names::of(&head.headers);
         if names.has(Names::VIA) && head::is_loop(&head.headers) {
             return Err(Refusal::looped());
         }
@@ -308,12 +308,14 @@ impl Proxy {
         Ok(websocket)
     }
 
-    /// Step 6: the request with its content from the beginning, and the head of its answer.
+    /// Step 6: the request with its content from the beginning, with the token of this generation if any, and the head of
+    /// its answer.
     async fn send(
         &self,
         head: &Parts,
         body: &RequestBody,
-    ) -> Result<Response<UpstreamBody>, SendError> {
+        generation: Option<u64>,
+    ) -> Result<Answer, SendError> {
         let attempt = || body.attempt_with(head.clone());
         let response = self
             .upstream
@@ -322,17 +324,14 @@ impl Proxy {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Switched);
         }
-        if !head::is_plainly_framed(response.headers()) {
-            return Err(SendError::Framing);
-        }
-        Ok(response)
+        Answer::plain(response, generation)
     }
 
     /// Steps 8 and 9: the answer as the client should see it.
     fn hand_back(&self, answer: Answer, asked: &Asked) -> Response<ResponseBody> {
         let mut response = answer.response;
-        let names = head::prepare_response(&mut response);
-        if names.has(Names::REFERENCE) {
+        head::prepare_response(&mut response, answer.names);
+        if answer.names.has(Names::REFERENCE) {
             self.point_back(response.headers_mut(), asked);
         }
         response.map(|content| content.stream(self.settings.body_timeout))

@@ -62,9 +62,11 @@ impl Proxy {
         let bearer = self.settings.grant.bearer().await?;
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
-        let first = self.ask_for_websocket(head, body).await?;
+        let first = self
+            .ask_for_websocket(head, body, bearer.generation)
+            .await?;
         let mut answer = match route::is_curable(first.status(), &head.uri) {
-            false => Answer::plain(first, Some(bearer.generation)),
+            false => first,
             true => self.cure(first, head, body, bearer.generation).await,
         };
         drop(on_its_way);
@@ -82,7 +84,8 @@ impl Proxy {
         &self,
         head: &Parts,
         body: &RequestBody,
-    ) -> Result<Response<UpstreamBody>, SendError> {
+        generation: u64,
+    ) -> Result<Answer, SendError> {
         let target = &self.settings.target;
         let mut connection = target.connect_http1().await?;
         let driver = tokio::task::spawn_local(async move {
@@ -100,10 +103,9 @@ impl Proxy {
         if switches && !head::is_websocket(response.headers()) {
             return Err(SendError::Switched);
         }
-        if !head::is_plainly_framed(response.headers()) {
-            return Err(SendError::Framing);
-        }
-        Ok(response.map(|incoming| UpstreamBody::alone(incoming, driver, self.upstream.clone())))
+        let response =
+            response.map(|incoming| UpstreamBody::alone(incoming, driver, self.upstream.clone()));
+        Answer::plain(response, Some(generation))
     }
 
     /// The 101 as the client should see it, and the tunnel behind it.
@@ -120,7 +122,7 @@ impl Proxy {
             bound: self.settings.tunnel_timeout,
             exchange: None,
         };
-        head::prepare_response(&mut response);
+        head::prepare_response(&mut response, answer.names);
         head::change_to_websocket(response.headers_mut());
         self.point_back(response.headers_mut(), asked);
         Ok(response.map(|_| ResponseBody::switched(tunnel)))

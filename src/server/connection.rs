@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -252,12 +253,20 @@ impl<'a> Watch<'a> {
         mut connection: Pin<&mut C>,
         end: impl FnOnce(Pin<&mut C>),
     ) -> Option<C::Output> {
+        // Of these, nothing is to be done each time that bytes come and go, only when it is their turn.
+        let mut due = FuturesUnordered::from_iter([async {
+            tokio::select! {
+                biased;
+                () = self.idle() => true,
+                () = self.entrance.stop.cancelled() => false,
+            }
+        }]);
         let idle = tokio::select! {
             biased;
             ended = connection.as_mut() => return Some(ended),
-            () = self.idle() => true,
-            () = self.entrance.stop.cancelled() => false,
+            idle = due.select_next_some() => idle,
         };
+        drop(due);
         if self.reads_first {
             tokio::select! {
                 biased;

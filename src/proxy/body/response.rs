@@ -167,6 +167,11 @@ impl ResponseBody {
             && self.rest.as_ref().is_none_or(has_all)
     }
 
+    fn kept_length(&self) -> u64 {
+        let frames = self.kept.iter().flatten().filter_map(Frame::data_ref);
+        frames.map(|data| data.len() as u64).sum()
+    }
+
     /// The beginning of a frame, where it is to go in pieces.
     fn piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let Some(pace) = &self.pace else {
@@ -251,16 +256,14 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let kept: usize = self
-            .kept
-            .iter()
-            .flatten()
-            .filter_map(Frame::data_ref)
-            .map(Bytes::len)
-            .sum();
+        let kept = match self.kept.is_empty() {
+            // As in nearly every answer of upstream.
+            true => 0,
+            false => self.kept_length(),
+        };
         match self.rest.as_ref().map(|rest| rest.size_hint().exact()) {
-            None => SizeHint::with_exact(kept as u64),
-            Some(Some(rest)) => SizeHint::with_exact(kept as u64 + rest),
+            None => SizeHint::with_exact(kept),
+            Some(Some(rest)) => SizeHint::with_exact(kept + rest),
             Some(None) => SizeHint::default(),
         }
     }

@@ -119,6 +119,7 @@ fn assert_stayed(
 
 fn request(fields: &HeaderMap, named: &BTreeSet<String>, uri: &Uri, version: Version) {
     let mut before = fields.clone();
+    let names = head::Names::of(&before);
     if version == Version::HTTP_2 {
         head::translate_from_http2(&mut before, true);
         assert!(before.get_all(COOKIE).iter().count() < 2);
@@ -127,7 +128,6 @@ fn request(fields: &HeaderMap, named: &BTreeSet<String>, uri: &Uri, version: Ver
     let version_field = HeaderName::from_static("lucid-api-version");
     let mut after = before.clone();
     let host = HeaderValue::from_static(UPSTREAM);
-    let names = head::Names::of(&after);
     head::prepare_request(&mut after, names, version, &host, uri.path());
     assert!(!after.contains_key(AUTHORIZATION));
     let mut ours = HeaderValue::from_static(OURS);
