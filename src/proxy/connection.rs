@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::body::Outgoing;
 use super::multiplexed::Multiplexed;
 use super::send_error::SendError;
@@ -106,7 +107,7 @@ impl Target {
     /// # Errors
     ///
     /// When there is none within the bound.
-    pub(super) async fn connect_http1(&self) -> Result<Connection, SendError> {
+    pub(super) async fn connect_http1(&self) -> Result<Box<Connection>, SendError> {
         let dialer = self.http1_dialer.as_ref().unwrap_or(&self.dialer);
         let stream = dialer.connect(Instant::now(), self.bounds.connect).await?;
         Connection::begin(stream).await
@@ -162,7 +163,7 @@ impl Target {
 #[derive(Debug)]
 pub(super) enum Opened {
     /// For one exchange after the other.
-    Http1(Connection),
+    Http1(Box<Connection>),
     /// For many at once.
     Http2(Multiplexed),
 }
@@ -180,12 +181,14 @@ fn protocols(http: HttpVersions) -> Vec<Vec<u8>> {
     }
 }
 
-/// A connection and the half that moves its bytes.
+/// A connection and the half that moves its bytes. Boxed wherever it is, since it goes from hand to hand.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<Outgoing>,
-    pub(super) driver: Box<http1::Connection<TokioIo<Stream>, Outgoing>>,
+    pub(super) driver: http1::Connection<TokioIo<Stream>, Outgoing>,
     pub(super) resumed: Resumed,
+    /// For the waits of one exchange after the other.
+    pub(super) alarm: Alarm,
     pub(super) idle_since: Instant,
     /// Whether it has served a request before.
     pub(super) reused: bool,
@@ -193,35 +196,34 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins to speak HTTP/1.1.
-    async fn begin(stream: dial::Stream) -> Result<Self, SendError> {
+    async fn begin(stream: dial::Stream) -> Result<Box<Self>, SendError> {
         let stream = Stream::from(stream);
         let resumed = stream.resumed();
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(SendError::Ended)?;
-        Ok(Self {
+        Ok(Box::new(Self {
             sender,
-            driver: Box::new(driver),
+            driver,
             resumed,
+            alarm: Alarm::default(),
             idle_since: Instant::now(),
             reused: false,
-        })
+        }))
     }
 
     /// Moves bytes in both directions; ready when the connection has ended.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Pin::new(&mut *self.driver).poll(cx)
+        Pin::new(&mut self.driver).poll(cx)
     }
 
     /// Drives it to the end of what is under way.
-    pub(super) fn finish(self) -> impl Future<Output = ()> {
-        let Self { sender, driver, .. } = self;
+    pub(super) async fn finish(self: Box<Self>) {
+        let Self { sender, driver, .. } = *self;
         // As long as there is somebody who could ask for more, it would wait for that.
         drop(sender);
-        async move {
-            // How it ends, whoever reads the answer hears.
-            let _ = driver.await;
-        }
+        // How it ends, whoever reads the answer hears.
+        let _ = driver.await;
     }
 
     /// Whether the connection can take a request now. Driving it with nobody to wake shows an end that has come since

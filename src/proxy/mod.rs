@@ -13,6 +13,7 @@
 //!
 //! A request for a WebSocket takes the same steps up to the answer on a way of its own, [`tunnel`].
 
+mod alarm;
 pub mod ambiguity;
 pub mod body;
 pub mod connection;

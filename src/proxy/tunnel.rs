@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{RequestBody, ResponseBody};
+use super::connection::Connection;
 use super::cure::Answer;
 use super::exchange::Exchange;
 use super::reply::Refusal;
@@ -87,17 +88,23 @@ impl Proxy {
         generation: u64,
     ) -> Result<Answer, SendError> {
         let target = &self.settings.target;
-        let mut connection = target.connect_http1().await?;
+        let Connection {
+            mut sender,
+            driver,
+            resumed,
+            mut alarm,
+            ..
+        } = *target.connect_http1().await?;
         let driver = tokio::task::spawn_local(async move {
             // How it ends, the answer says.
-            let _ = connection.driver.with_upgrades().await;
+            let _ = driver.with_upgrades().await;
         });
         let driver = AbortOnDropHandle::new(driver);
         let request = body.attempt_with(head.clone());
         let response = tokio::select! {
             biased;
-            answered = connection.sender.send_request(request) => answered.map_err(unanswered)?,
-            error = overdue(target.bounds(), body, connection.resumed) => return Err(error),
+            answered = sender.send_request(request) => answered.map_err(unanswered)?,
+            error = overdue(target.bounds(), body, resumed, &mut alarm) => return Err(error),
         };
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !head::is_websocket(response.headers()) {

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::alarm::Alarm;
 use super::body::{Failed, Outgoing, RequestBody};
 use super::connection::{Bounds, Connection, Opened, Target, nobody};
 use super::multiplexed::{self, Entry, Lease, Shared};
@@ -34,7 +35,8 @@ const MOST_ATTEMPTS: u32 = 5;
 pub struct Upstream {
     target: Arc<Target>,
     /// Unused connections, the most recently used last: it is taken first, so that the others can age and go.
-    idle: RefCell<Vec<Connection>>,
+    #[expect(clippy::vec_box, reason = "each is moved in and out for every request")]
+    idle: RefCell<Vec<Box<Connection>>>,
     shared: Shared,
     /// Whether the last connection that was opened is a shared one.
     shares: Cell<bool>,
@@ -154,33 +156,39 @@ impl Upstream {
     /// been handed over.
     fn exchange(
         self: &Rc<Self>,
-        mut connection: Connection,
+        mut connection: Box<Connection>,
         request: Request<Outgoing>,
         body: &RequestBody,
     ) -> impl Future<Output = Result<Response<UpstreamBody>, Unanswered>> {
         let answer = connection.sender.try_send_request(request);
-        let overdue = overdue(self.target.bounds(), body, connection.resumed.clone());
+        let (bounds, resumed) = (self.target.bounds(), connection.resumed.clone());
+        let mut alarm = std::mem::take(&mut connection.alarm);
         let mut connection = Some(connection);
         async move {
-            let mut answer = pin!(answer);
-            let mut overdue = pin!(overdue);
-            let answered = poll_fn(|cx| {
-                let ended = |connection: &mut Connection| connection.drive(cx).is_ready();
-                if connection.as_mut().is_some_and(ended) {
-                    // Dropped, it says so to whoever still waits for it.
-                    connection = None;
-                }
-                match answer.as_mut().poll(cx) {
-                    Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::from)),
-                    Poll::Pending => overdue
-                        .as_mut()
-                        .poll(cx)
-                        .map(|error| Err(Unanswered::overdue(error))),
-                }
-            })
-            .await?;
+            let answered = {
+                let mut answer = pin!(answer);
+                let mut overdue = pin!(overdue(bounds, body, resumed, &mut alarm));
+                poll_fn(|cx| {
+                    let ended = |connection: &mut Box<Connection>| connection.drive(cx).is_ready();
+                    if connection.as_mut().is_some_and(ended) {
+                        // Dropped, it says so to whoever still waits for it.
+                        connection = None;
+                    }
+                    match answer.as_mut().poll(cx) {
+                        Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::from)),
+                        Poll::Pending => overdue
+                            .as_mut()
+                            .poll(cx)
+                            .map(|error| Err(Unanswered::overdue(error))),
+                    }
+                })
+                .await?
+            };
             let uploading = body.progress().is_some_and(|progress| !progress.ended);
-            let driver = connection.map(|connection| Driver::new(connection, self, uploading));
+            let driver = connection.map(|mut connection| {
+                connection.alarm = alarm;
+                Driver::new(connection, self, uploading)
+            });
             Ok(answered.map(|incoming| UpstreamBody::new(incoming, driver)))
         }
     }
@@ -198,7 +206,8 @@ impl Upstream {
         let is_head = request.method() == Method::HEAD;
         let leash = request.body_mut().leash(lease.clone());
         // Whether the connection moves says little of one stream.
-        let overdue = overdue(self.target.bounds(), body, Resumed::default());
+        let (bounds, mut alarm) = (self.target.bounds(), Alarm::default());
+        let overdue = overdue(bounds, body, Resumed::default(), &mut alarm);
         let answered = tokio::select! {
             biased;
             answered = lease.send(request) => answered,
@@ -218,7 +227,7 @@ impl Upstream {
         Ok(answered.map(|incoming| UpstreamBody::on_stream(incoming, driver, has_content)))
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<Box<Connection>> {
         loop {
             let mut connection = self.idle.borrow_mut().pop()?;
             if connection.idle_since.elapsed() < self.target.bounds().idle && connection.is_ready()
@@ -229,7 +238,7 @@ impl Upstream {
         }
     }
 
-    pub(super) fn give_back(&self, mut connection: Connection) {
+    pub(super) fn give_back(&self, mut connection: Box<Connection>) {
         // Most often it has been driven to that point already.
         if !connection.sender.is_ready() {
             match connection.drive(&mut nobody()) {
@@ -279,7 +288,7 @@ impl Upstream {
 #[derive(Debug)]
 enum Way {
     /// For this request alone.
-    Alone(Connection),
+    Alone(Box<Connection>),
     /// Among others.
     Among(Lease),
 }
@@ -360,11 +369,16 @@ impl From<TrySendError<Request<Outgoing>>> for Unanswered {
 
 /// Waits until the wait for an answer has lasted too long: the request must keep moving until it is over, and then the
 /// answer must begin in time. What has been handed on moves as long as upstream takes it: that it does, `resumed` tells.
-pub(super) async fn overdue(bounds: Bounds, body: &RequestBody, resumed: Resumed) -> SendError {
+pub(super) async fn overdue(
+    bounds: Bounds,
+    body: &RequestBody,
+    resumed: Resumed,
+    alarm: &mut Alarm,
+) -> SendError {
     let begun = Instant::now();
     let mut deadline = begun + bounds.response.min(bounds.body);
     loop {
-        tokio::time::sleep_until(deadline).await;
+        alarm.at(deadline).await;
         let progress = body.progress();
         let handed_on = progress.map_or(begun, |progress| progress.moved.max(begun));
         let taken = resumed.or(handed_on);

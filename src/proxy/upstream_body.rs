@@ -53,7 +53,7 @@ impl Upload {
 pub(super) enum Driver {
     /// Whoever polls the body.
     Reader {
-        connection: Connection,
+        connection: Box<Connection>,
         upstream: Rc<Upstream>,
     },
     /// The tasks of an HTTP/2 connection, on which the answer has its place, and an upload under way its end.
@@ -68,7 +68,11 @@ pub(super) enum Driver {
 }
 
 impl Driver {
-    pub(super) fn new(connection: Connection, upstream: &Rc<Upstream>, uploading: bool) -> Self {
+    pub(super) fn new(
+        connection: Box<Connection>,
+        upstream: &Rc<Upstream>,
+        uploading: bool,
+    ) -> Self {
         if !uploading {
             return Self::Reader {
                 connection,

@@ -150,12 +150,12 @@ impl Framing {
     fn on_field(&mut self, line: &[u8]) {
         match line.first() {
             Some(b'c' | b'C') => {
-                if let Some(value) = value(line, b"content-length") {
+                if let Some(value) = value(line, CONTENT_LENGTH) {
                     self.on_length(value);
                 }
             }
             Some(b't' | b'T') => {
-                if let Some(value) = value(line, b"transfer-encoding") {
+                if let Some(value) = value(line, TRANSFER_ENCODING) {
                     self.on_coding(value);
                 }
             }
@@ -214,12 +214,19 @@ impl Framing {
     }
 }
 
+const CONTENT_LENGTH: &[u8] = b"content-length";
+const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 const BOTH: &str =
     "the request has both a Content-Length and a Transfer-Encoding header; send one of them";
 
 /// Whether a line of a head is clearly a field that says nothing of the framing.
 fn is_other_field(line: &[u8]) -> bool {
-    !matches!(line.first(), None | Some(b'\r' | b'c' | b'C' | b't' | b'T'))
+    match line.first() {
+        None | Some(b'\r') => false,
+        Some(b'c' | b'C') => line.get(CONTENT_LENGTH.len()) != Some(&b':'),
+        Some(b't' | b'T') => line.get(TRANSFER_ENCODING.len()) != Some(&b':'),
+        Some(_) => true,
+    }
 }
 
 /// `1*DIGIT` (RFC 9112 section 6.2): no sign, and no more than can be counted.

@@ -41,6 +41,8 @@ pub(super) struct Recorder {
     kept: u64,
     /// Of these in the file: the front.
     stored: u64,
+    /// All of a small body that came in one chunk; nothing else is kept of it then.
+    whole: Bytes,
     /// Buffers that are full: what follows the front.
     full: VecDeque<Bytes>,
     /// The buffer that is being filled: what follows them.
@@ -108,6 +110,7 @@ impl Recorder {
             length,
             kept: 0,
             stored: 0,
+            whole: Bytes::new(),
             full: VecDeque::new(),
             filling: Vec::new(),
             waiting: Bytes::new(),
@@ -131,6 +134,7 @@ impl Recorder {
             return;
         }
         self.lost = Some(reason);
+        self.whole = Bytes::new();
         self.full = VecDeque::new();
         self.filling = Vec::new();
         self.waiting = Bytes::new();
@@ -149,7 +153,7 @@ impl Recorder {
         self.kept += chunk.len() as u64;
         if self.is_whole(chunk) && self.shared.all_memory.take(chunk.len() as u64) {
             self.held = chunk.len();
-            self.full.push_back(chunk.clone());
+            self.whole = chunk.clone();
             return;
         }
         let taken = self.fill(chunk);
@@ -200,6 +204,9 @@ impl Recorder {
             return Recorded::OnDisk(Box::pin(reading));
         }
         let mut before = position - self.stored;
+        if before < self.whole.len() as u64 {
+            return Recorded::InMemory(self.whole.slice(index(before)..));
+        }
         for buffer in &self.full {
             let length = buffer.len() as u64;
             if before < length {

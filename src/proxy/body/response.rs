@@ -23,22 +23,29 @@ use crate::proxy::upstream_body::UpstreamBody;
 /// What a client gets as the content of a response.
 #[derive(Debug)]
 pub struct ResponseBody {
-    /// Read before; goes first.
-    kept: Kept,
     rest: Option<UpstreamBody>,
     /// How long upstream may be silent.
     bound: Duration,
     silence: Option<Pin<Box<Sleep>>>,
-    /// To be told at the next poll.
-    error: Option<BodyError>,
     /// Written down when this is dropped.
     exchange: Option<Box<Exchange>>,
     /// Tells the connection's idle timer when this is over.
     busy: Option<Busy>,
-    /// The request, where it is not over yet.
-    request: Option<RequestBody>,
     /// Tells whether the client takes it, on a stream of HTTP/2.
     pace: Option<Rc<Pace>>,
+    /// Boxed: an answer is moved many times on its way through hyper, and most have nothing of this.
+    more: Option<Box<More>>,
+}
+
+/// What few answers have.
+#[derive(Debug, Default)]
+struct More {
+    /// Read before; goes first.
+    kept: Kept,
+    /// To be told at the next poll.
+    error: Option<BodyError>,
+    /// The request, where it is not over yet.
+    request: Option<RequestBody>,
     /// What the connection becomes behind this response.
     tunnel: Option<Box<Tunnel>>,
 }
@@ -70,7 +77,7 @@ impl ResponseBody {
     /// No content, and then something else than HTTP.
     pub(in crate::proxy) fn switched(tunnel: Tunnel) -> Self {
         let mut body = Self::new(Kept::new(), None, Duration::ZERO);
-        body.tunnel = Some(Box::new(tunnel));
+        body.more().tunnel = Some(Box::new(tunnel));
         body
     }
 
@@ -80,23 +87,28 @@ impl ResponseBody {
     }
 
     fn new(kept: Kept, rest: Option<UpstreamBody>, bound: Duration) -> Self {
-        Self {
-            kept,
+        let mut body = Self {
             rest,
             bound,
             silence: None,
-            error: None,
             exchange: None,
             busy: None,
-            request: None,
             pace: None,
-            tunnel: None,
+            more: None,
+        };
+        if !kept.is_empty() {
+            body.more().kept = kept;
         }
+        body
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 
     /// Has `exchange` written down when this body has ended, however it ends, or the tunnel behind it.
     pub fn then_log(&mut self, exchange: Box<Exchange>) {
-        match &mut self.tunnel {
+        match self.more.as_mut().and_then(|more| more.tunnel.as_mut()) {
             Some(tunnel) => tunnel.then_log(exchange),
             None => self.exchange = Some(exchange),
         }
@@ -104,7 +116,7 @@ impl ResponseBody {
 
     /// What the connection becomes when the response has been sent, if that is no longer HTTP.
     pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
-        self.tunnel.take()
+        self.more.as_mut()?.tunnel.take()
     }
 
     /// Counts the connection as busy until this body has ended.
@@ -119,7 +131,7 @@ impl ResponseBody {
 
     /// Leaves the rest of the request to whoever carries it on, when this body has come to its end.
     pub fn then_carry_on(&mut self, request: RequestBody) {
-        self.request = Some(request);
+        self.more().request = Some(request);
     }
 
     /// Leaves the content out of an answer to a HEAD request, which says how long it would be all the same (RFC 9110
@@ -134,7 +146,9 @@ impl ResponseBody {
                 .or_insert_with(|| HeaderValue::from(length));
         }
         let body = response.body_mut();
-        body.kept.clear();
+        if let Some(more) = &mut body.more {
+            more.kept.clear();
+        }
         body.finish();
     }
 
@@ -143,7 +157,8 @@ impl ResponseBody {
         let Some(rest) = self.rest.take() else {
             return;
         };
-        match (rest.finish(), self.request.take()) {
+        let request = self.more.as_mut().and_then(|more| more.request.take());
+        match (rest.finish(), request) {
             (Some(upload), Some(request)) => request.leave(upload),
             // The client's part is over.
             (Some(upload), None) => upload.finish(),
@@ -162,13 +177,13 @@ impl ResponseBody {
             let data = frame.as_ref().ok().and_then(Frame::data_ref);
             data.is_some_and(Bytes::is_empty)
         };
-        self.error.is_none()
-            && self.kept.iter().all(is_empty)
-            && self.rest.as_ref().is_none_or(has_all)
+        let is_over = |more: &More| more.error.is_none() && more.kept.iter().all(is_empty);
+        self.more.as_deref().is_none_or(is_over) && self.rest.as_ref().is_none_or(has_all)
     }
 
     fn kept_length(&self) -> u64 {
-        let frames = self.kept.iter().flatten().filter_map(Frame::data_ref);
+        let kept = self.more.iter().flat_map(|more| &more.kept);
+        let frames = kept.flatten().filter_map(Frame::data_ref);
         frames.map(|data| data.len() as u64).sum()
     }
 
@@ -181,7 +196,7 @@ impl ResponseBody {
         match frame.into_data() {
             Ok(mut data) if data.len() > PIECE => {
                 let rest = data.split_off(PIECE);
-                self.kept.push_front(Ok(Frame::data(rest)));
+                self.more().kept.push_front(Ok(Frame::data(rest)));
                 Frame::data(data)
             }
             Ok(data) => Frame::data(data),
@@ -217,13 +232,14 @@ impl Body for ResponseBody {
         if let Some(pace) = &self.pace {
             pace.ask();
         }
-        if let Some(error) = self.error.take() {
+        if let Some(error) = self.more.as_mut().and_then(|more| more.error.take()) {
             if let Some(exchange) = &mut self.exchange {
                 exchange.cut(Some(error.to_string()));
             }
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = match self.kept.pop_front() {
+        let kept = self.more.as_mut().and_then(|more| more.kept.pop_front());
+        let frame = match kept {
             Some(frame) => Some(frame),
             None => ready!(self.poll_rest(cx)),
         };
@@ -238,7 +254,7 @@ impl Body for ResponseBody {
             Some(Err(error)) => {
                 // hyper gives a connection up at once when it is told. What came before is to reach the client first,
                 // so hyper is left a moment to send it.
-                self.error = Some(error);
+                self.more().error = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -250,17 +266,13 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.error.is_none()
-            && self.kept.is_empty()
+        let is_over = |more: &More| more.error.is_none() && more.kept.is_empty();
+        self.more.as_deref().is_none_or(is_over)
             && self.rest.as_ref().is_none_or(UpstreamBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let kept = match self.kept.is_empty() {
-            // As in nearly every answer of upstream.
-            true => 0,
-            false => self.kept_length(),
-        };
+        let kept = self.kept_length();
         match self.rest.as_ref().map(|rest| rest.size_hint().exact()) {
             None => SizeHint::with_exact(kept),
             Some(Some(rest)) => SizeHint::with_exact(kept + rest),
