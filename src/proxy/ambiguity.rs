@@ -1,6 +1,5 @@
 //! A request that two readers could take for two things is refused, and its connection closed (rule F15).
 
-use http::header::HOST;
 use http::request::Parts;
 use http::uri::Scheme as UriScheme;
 use http::{Method, Version};
@@ -35,7 +34,7 @@ fn problem(head: &Parts, names: Names, scheme: Scheme) -> Option<&'static str> {
         return Some("one Content-Length, or Transfer-Encoding: chunked alone, is accepted");
     }
     // RFC 9112 section 3.2; in HTTP/2 the authority stands in its place.
-    if head.version == Version::HTTP_11 && !head.headers.contains_key(HOST) {
+    if head.version == Version::HTTP_11 && !names.has(Names::HOST) {
         return Some("the request has no Host header; send one");
     }
     target_problem(head, scheme)

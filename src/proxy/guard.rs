@@ -6,9 +6,11 @@
 use std::net::SocketAddr;
 
 use http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Uri};
 
+use super::head::Names;
 use super::reply::Refusal;
 use crate::config::Scheme;
 
@@ -58,22 +60,27 @@ impl Guard {
         self.scheme
     }
 
-    /// Refuses what did not ask for this proxy by one of its names, and what a web page sent.
+    /// Refuses what did not ask for this proxy by one of its names, and what a web page sent. `names` are those that the
+    /// head has.
     ///
     /// # Errors
     ///
     /// The refusal names the line of the configuration that would allow it, where there is one.
-    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        if method == Method::CONNECT {
+    pub fn check(&self, head: &Parts, names: Names) -> Result<(), Refusal> {
+        let headers = &head.headers;
+        if head.method == Method::CONNECT {
             // First, since what it asks for is another host by its nature.
             return Err(Refusal::no_tunnels());
         }
-        let host = asked_host(uri, headers)?;
+        let host = asked_host(&head.uri, headers)?;
         if !self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
             return Err(match is_host(host) {
                 true => Refusal::host_not_allowed(host),
                 false => Refusal::bad_request("Host: a name or an address is accepted, and a port"),
             });
+        }
+        if !names.has(Names::SENDER) {
+            return Ok(());
         }
         if let Some(origin) = headers.get(ORIGIN) {
             return Err(Refusal::origin_not_allowed(&String::from_utf8_lossy(
@@ -127,6 +134,13 @@ mod tests {
 
     use super::*;
 
+    fn checked(guard: &Guard, uri: &str, headers: HeaderMap) -> Result<(), Refusal> {
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        head.uri = uri.parse().expect("a URI");
+        head.headers = headers;
+        guard.check(&head, Names::of(&head.headers))
+    }
+
     fn check(
         address: &str,
         allowed: &[&str],
@@ -139,9 +153,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).expect("a value"));
         }
-        guard
-            .check(&Method::GET, &uri.parse().expect("a URI"), &headers)
-            .map_err(|refusal| refusal.code.to_owned())
+        checked(&guard, uri, headers).map_err(|refusal| refusal.code.to_owned())
     }
 
     #[test]
@@ -185,9 +197,7 @@ mod tests {
         let is_served = |scheme, address: &str, host| {
             let guard = Guard::tcp(scheme, address.parse().expect("an address"), &[]);
             let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
-            guard
-                .check(&Method::GET, &Uri::from_static("/"), &headers)
-                .is_ok()
+            checked(&guard, "/", headers).is_ok()
         };
         assert!(is_served(Scheme::Https, "127.0.0.1:443", "localhost"));
         assert!(is_served(Scheme::Https, "[::1]:443", "[::1]"));
@@ -200,9 +210,7 @@ mod tests {
         let guard = Guard::unix(&["lucid.internal".to_owned()]);
         let is_served = |host| {
             let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
-            guard
-                .check(&Method::GET, &Uri::from_static("/"), &headers)
-                .is_ok()
+            checked(&guard, "/", headers).is_ok()
         };
         assert!(is_served("localhost") && is_served("Lucid.internal"));
         assert!(!is_served("localhost:80") && !is_served("127.0.0.1") && !is_served(""));

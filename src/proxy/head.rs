@@ -31,7 +31,7 @@ const WEBSOCKET: &str = "websocket";
 /// Which of the fields that matter here a head has, a bit for each, and whether those are sound that frame the message.
 /// Most heads have few of them: one pass over all costs less than a look-up for each.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Names(u16);
+pub struct Names(u32);
 
 impl Names {
     const CONNECTION: Self = Self(1);
@@ -45,6 +45,13 @@ impl Names {
     const CONTENT_LENGTH: Self = Self(1 << 10);
     /// One of those that say where the message ends says it badly, or is not the only one.
     const ILL_FRAMED: Self = Self(1 << 11);
+    const AUTHORIZATION: Self = Self(1 << 12);
+    /// `Host`.
+    pub const HOST: Self = Self(1 << 13);
+    /// `Expect`.
+    pub const EXPECT: Self = Self(1 << 14);
+    /// One of those by which a browser tells who has sent a request (S3).
+    pub const SENDER: Self = Self(1 << 15);
 
     /// Those of a head.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -65,6 +72,10 @@ impl Names {
             "upgrade" => Self::UPGRADE,
             "via" => Self::VIA,
             "link" | "location" | "content-location" => Self::REFERENCE,
+            "authorization" => Self::AUTHORIZATION,
+            "host" => Self::HOST,
+            "expect" => Self::EXPECT,
+            "origin" | "sec-fetch-site" => Self::SENDER,
             "content-length" => self.framed_by(Self::CONTENT_LENGTH, is_length(value)),
             _ => return self,
         };
@@ -186,7 +197,9 @@ pub fn prepare_request(
     let trailers = names.has(Names::TE) && has_member(headers, TE, "trailers");
     let websocket = names.has(Names::UPGRADE) && offers_websocket(headers);
     names.remove_hop_by_hop(headers);
-    headers.remove(AUTHORIZATION);
+    if names.has(Names::AUTHORIZATION) {
+        headers.remove(AUTHORIZATION);
+    }
     if trailers {
         // For ourselves: what upstream sends behind the content is passed on to a client that takes it. `TE` is for one
         // connection, and says so (RFC 9110 section 10.1.4).

@@ -153,12 +153,13 @@ impl Proxy {
             .log_requests
             .then(|| Exchange::begin(&request));
         let (mut head, incoming) = request.into_parts();
-        let body = RequestBody::record(&head, incoming, &self.settings.recordings);
+        let names = Names::of(&head.headers);
+        let body = RequestBody::record(&head, names, incoming, &self.settings.recordings);
         if let Some(exchange) = &exchange {
             body.count(exchange.received.clone());
         }
         let answered = self
-            .forward(&mut head, &body, guard, exchange.as_deref_mut())
+            .forward(&mut head, names, &body, guard, exchange.as_deref_mut())
             .await;
         let mut response = match answered {
             Ok(response) => response,
@@ -222,13 +223,13 @@ impl Proxy {
     async fn forward(
         &self,
         head: &mut Parts,
+        names: Names,
         body: &RequestBody,
         guard: &Guard,
         exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let names = Names::of(&head.headers);
         ambiguity::check(head, names, guard.scheme())?;
-        guard.check(&head.method, &head.uri, &head.headers)?;
+        guard.check(head, names)?;
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
             Route::Forward => {}
             // Boxed: few requests take these ways, and the others should not carry what they need.

@@ -17,6 +17,7 @@ use super::outgoing::Outgoing;
 use super::recorder::Lost;
 use super::recording::{Client, Progress, Recording};
 use super::recordings::Recordings;
+use crate::proxy::head::Names;
 use crate::proxy::upstream_body::Upload;
 
 /// A client's request body: it streams to upstream and is recorded as it passes. As long as the recording is whole it
@@ -25,13 +26,22 @@ use crate::proxy::upstream_body::Upload;
 pub struct RequestBody(Option<Rc<RefCell<Recording>>>);
 
 impl RequestBody {
-    /// The content of the request with this head, which is recorded within these limits.
-    pub fn record(head: &Parts, incoming: Incoming, recordings: &Arc<Recordings>) -> Self {
+    /// The content of the request with this head, which has `names`, recorded within these limits.
+    pub fn record(
+        head: &Parts,
+        names: Names,
+        incoming: Incoming,
+        recordings: &Arc<Recordings>,
+    ) -> Self {
         // By far the most requests have no content: nothing is made for them.
         if incoming.is_end_stream() {
             return Self(None);
         }
-        let recording = Recording::new(incoming, head.version, Expectation::of(head), recordings);
+        let expectation = names
+            .has(Names::EXPECT)
+            .then(|| Expectation::of(head))
+            .flatten();
+        let recording = Recording::new(incoming, head.version, expectation, recordings);
         Self(Some(Rc::new(RefCell::new(recording))))
     }
 

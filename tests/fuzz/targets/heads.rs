@@ -11,7 +11,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
     ORIGIN, TE, TRAILER, TRANSFER_ENCODING, VIA,
 };
-use http::{Method, Response, Uri, Version};
+use http::{Method, Request, Response, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use lucid_proxy::config::Scheme;
 use lucid_proxy::proxy::guard::Guard;
@@ -78,7 +78,11 @@ fn named_by_connection(fields: &HeaderMap) -> BTreeSet<String> {
 fn guard(method: &Method, uri: &Uri, fields: &HeaderMap) {
     let address = "127.0.0.1:8118".parse().expect("an address");
     let guard = Guard::tcp(Scheme::Http, address, &["lucid.internal".to_owned()]);
-    let Err(refusal) = guard.check(method, uri, fields) else {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = method.clone();
+    head.uri = uri.clone();
+    head.headers = fields.clone();
+    let Err(refusal) = guard.check(&head, head::Names::of(fields)) else {
         let is_own = |name: &[u8]| {
             ["127.0.0.1:8118", "localhost:8118", "lucid.internal"]
                 .iter()
