@@ -7,7 +7,7 @@ use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Log,
     LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
-    listen, replay, secrets, state_directory,
+    limits, listen, replay, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -51,6 +51,7 @@ pub(super) fn check<'a>(
     credentials.finish(source);
     let replay = replay::check(source, &mut root, environment);
     let timeouts = check_timeouts(source, &mut root);
+    let limits = limits::check(source, &mut root);
     let guard = check_guard(source, &mut root);
     let log = check_log(source, &mut root);
     root.finish(source);
@@ -63,6 +64,7 @@ pub(super) fn check<'a>(
         credential,
         replay,
         timeouts,
+        limits,
         guard,
         log,
     }

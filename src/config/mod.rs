@@ -6,6 +6,7 @@ mod accounts;
 mod ca_file;
 mod check;
 mod http_proxy;
+mod limits;
 mod listen;
 mod network;
 mod no_proxy;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use ca_file::CaFile;
 pub use http_proxy::HttpProxy;
+pub use limits::{HeadLimits, Limits};
 pub(crate) use listen::is_activated;
 pub use listen::{Access, Address, AddressError, Listen, TlsFiles};
 pub use network::{Network, Unusable, Way, Why};
@@ -56,6 +58,8 @@ pub struct Config {
     pub replay: Replay,
     /// How long each wait may last.
     pub timeouts: Timeouts,
+    /// How much clients may ask for at once.
+    pub limits: Limits,
     /// Who may use the proxy.
     pub guard: Guard,
     /// What is logged, and how.

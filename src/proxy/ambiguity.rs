@@ -1,4 +1,5 @@
-//! A request that two readers could take for two things is refused, and its connection closed (rule F15).
+//! A request that two readers could take for two things is refused, and its connection closed (rule F15). So is one that
+//! is larger than the limits allow (rule S7).
 
 use http::request::Parts;
 use http::uri::Scheme as UriScheme;
@@ -8,10 +9,33 @@ use super::head::Names;
 use super::reply::Refusal;
 use crate::config::Scheme;
 
-/// Goes with a request whose framing can be read in two ways, and says why: by the time the request is here, hyper has
-/// settled for one of them.
-#[derive(Clone, Copy, Debug)]
-pub struct Ambiguous(pub &'static str);
+/// Goes with a request that is not to be served, and says why: what is wrong with it is not to be seen any more by the time
+/// that the request is here, or is nothing about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unservable {
+    /// Its framing can be read in two ways, of which hyper has settled for one.
+    Ambiguous(&'static str),
+    /// Its head has more than so many bytes (`limits.header_bytes`).
+    HeadTooLarge(usize),
+    /// It has more than so many fields (`limits.headers`).
+    TooManyFields(usize),
+    /// Its target has more than so many bytes (`limits.uri_bytes`).
+    TargetTooLong(usize),
+    /// So many requests are under way already (`limits.requests`).
+    Overloaded(usize),
+}
+
+impl From<Unservable> for Refusal {
+    fn from(why: Unservable) -> Self {
+        match why {
+            Unservable::Ambiguous(why) => Self::bad_request(why),
+            Unservable::HeadTooLarge(most) => Self::head_too_large(most),
+            Unservable::TooManyFields(most) => Self::too_many_fields(most),
+            Unservable::TargetTooLong(most) => Self::target_too_long(most),
+            Unservable::Overloaded(most) => Self::too_many_requests(most),
+        }
+    }
+}
 
 /// Refuses what could be taken for something else, on a listener that is spoken to with `scheme`. `names` are those that
 /// the head has.
@@ -20,6 +44,9 @@ pub struct Ambiguous(pub &'static str);
 ///
 /// The refusal says what the request should be like.
 pub fn check(head: &Parts, names: Names, scheme: Scheme) -> Result<(), Refusal> {
+    if let Some(why) = head.extensions.get::<Unservable>() {
+        return Err((*why).into());
+    }
     match problem(head, names, scheme) {
         None => Ok(()),
         Some(message) => Err(Refusal::bad_request(message)),
@@ -27,9 +54,6 @@ pub fn check(head: &Parts, names: Names, scheme: Scheme) -> Result<(), Refusal> 
 }
 
 fn problem(head: &Parts, names: Names, scheme: Scheme) -> Option<&'static str> {
-    if let Some(Ambiguous(why)) = head.extensions.get() {
-        return Some(why);
-    }
     if !names.is_plainly_framed() {
         return Some("one Content-Length, or Transfer-Encoding: chunked alone, is accepted");
     }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
+use http_body_util::BodyExt;
 use serde::Serialize;
 
 use super::body::ResponseBody;
@@ -15,6 +17,9 @@ use crate::token::state::Trouble;
 
 pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const X_LUCID_FLOW_ID: HeaderName = HeaderName::from_static("x-lucid-flow-id");
+
+/// When a client may try again that there was no room for: room comes with every request that ends.
+const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// An answer of our own instead of upstream's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +172,87 @@ impl Refusal {
         Self::bad_request("this port speaks TLS: begin the address with https://")
     }
 
+    pub(super) fn head_too_large(most: usize) -> Self {
+        let message = format!(
+            "the head of the request has more than {most} bytes; send fewer or shorter headers, or raise limits.header_bytes"
+        );
+        Self::too_large(message)
+    }
+
+    pub(super) fn too_many_fields(most: usize) -> Self {
+        let message = format!(
+            "the request has more than {most} headers; send fewer, or raise limits.headers"
+        );
+        Self::too_large(message)
+    }
+
+    fn too_large(message: String) -> Self {
+        Self {
+            closes: true,
+            ..Self::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headersTooLarge",
+                "http_request_error",
+                message,
+            )
+        }
+    }
+
+    pub(super) fn target_too_long(most: usize) -> Self {
+        let message = format!(
+            "the target of the request has more than {most} bytes; send a shorter one, or raise limits.uri_bytes"
+        );
+        Self {
+            closes: true,
+            ..Self::new(
+                StatusCode::URI_TOO_LONG,
+                "uriTooLong",
+                "http_request_error",
+                message,
+            )
+        }
+    }
+
+    pub(super) fn too_many_requests(most: usize) -> Self {
+        Self::overloaded(format!(
+            "{most} requests are under way, and no more are taken (limits.requests); try again"
+        ))
+    }
+
+    /// For a connection that is not taken.
+    pub(crate) fn too_many_connections(most: usize) -> Self {
+        let message = format!(
+            "{most} connections are open, and no more are taken (limits.connections); try again"
+        );
+        Self {
+            closes: true,
+            ..Self::overloaded(message)
+        }
+    }
+
+    /// The same for a client that has its share.
+    pub(crate) fn too_many_connections_of_an_address(most: usize) -> Self {
+        let message = format!(
+            "{most} connections from this address are open, and no more are taken (limits.connections_per_address); use fewer, or try again"
+        );
+        Self {
+            closes: true,
+            ..Self::overloaded(message)
+        }
+    }
+
+    fn overloaded(message: String) -> Self {
+        Self {
+            retry_after: Some(RETRY_SOON),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "http_request_denied",
+                message,
+            )
+        }
+    }
+
     pub(super) fn looped() -> Self {
         let message = "this request has been through lucid-proxy before; check that upstream.url is not the proxy's own address";
         Self::new(
@@ -231,6 +317,22 @@ impl Refusal {
         }
         response
     }
+}
+
+/// The answer as the bytes of HTTP/1.1, for who gets it without having been heard.
+pub(crate) fn unasked(refusal: Refusal) -> Vec<u8> {
+    let (head, body) = refusal.into_response().into_parts();
+    let body = body.collect().now_or_never().and_then(Result::ok);
+    let body = body
+        .expect("what the proxy itself answers is there")
+        .to_bytes();
+    let mut bytes = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    bytes.extend(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+    bytes.extend(body);
+    bytes
 }
 
 /// An answer with status 200 that the proxy makes by itself; `details` says so.
@@ -345,6 +447,12 @@ mod tests {
             Refusal::unknown_oauth_endpoint(),
             Refusal::bad_request("a"),
             Refusal::plain_on_tls(),
+            Refusal::head_too_large(1),
+            Refusal::too_many_fields(1),
+            Refusal::target_too_long(1),
+            Refusal::too_many_requests(1),
+            Refusal::too_many_connections(1),
+            Refusal::too_many_connections_of_an_address(1),
             Refusal::looped(),
             Refusal::no_more_forwards(),
         ];

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,13 +23,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::limits::{Limits, Place};
 use super::listener::Accepted;
 use super::socket::{Socket, Wire};
 use super::stream::{Io, Stream};
 use super::written_out::WrittenOut;
 use super::{http2, tls};
 use crate::proxy::Proxy;
-use crate::proxy::ambiguity::Ambiguous;
+use crate::proxy::ambiguity::Unservable;
 use crate::proxy::body::{Activity, ResponseBody};
 use crate::proxy::guard::Guard;
 use crate::proxy::reply::Refusal;
@@ -41,9 +43,17 @@ pub(super) struct Entrance {
     /// What a client must speak first; `None` for plain HTTP.
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) bounds: Bounds,
+    pub(super) limits: Arc<Limits>,
     /// Where the tasks of connections and their streams are kept.
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
+}
+
+impl Entrance {
+    /// Why a request is not served although nothing is wrong with it: where it does not fit.
+    pub(super) fn overloaded(&self, fits: bool) -> Option<Unservable> {
+        (!fits).then(|| Unservable::Overloaded(self.limits.in_flight.most()))
+    }
 }
 
 /// How long a client may do nothing, or take nothing.
@@ -61,17 +71,19 @@ pub(super) struct Bounds {
     pub(super) linger: Duration,
 }
 
+/// Fields of a head for which hyper has room without being told. Where fewer are allowed, it never sees more.
+const MOST_FIELDS: usize = 100;
 /// How long a request may still arrive on a connection that is to end.
 const REQUEST_UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// Serves a connection until either side ends it.
-pub(super) async fn serve(accepted: Accepted, entrance: Rc<Entrance>) {
-    let activity = Activity::new();
+/// Serves a connection until either side ends it, and has its place among all for so long.
+pub(super) async fn serve(accepted: Accepted, _place: Place, entrance: Rc<Entrance>) {
+    let activity = Activity::new(&entrance.limits.in_flight);
     let wire = Rc::<Wire>::default();
     let bound = entrance.bounds.body;
     let io = match accepted {
         Accepted::Unix(unix) => Io::Unix(Socket::new(unix, &wire, bound)),
-        Accepted::Tcp(tcp) => {
+        Accepted::Tcp(tcp, _) => {
             // A socket that refuses the option is about to fail anyway.
             let _ = tcp.set_nodelay(true);
             Io::Tcp(Socket::new(tcp, &wire, bound))
@@ -115,16 +127,18 @@ async fn serve_tls(
 }
 
 async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
-    let stream = stream.follow();
+    let stream = stream.follow(entrance.limits.head);
     let wire = stream.wire();
     let tunnel = Cell::new(None);
     let number = Cell::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
-        let busy = activity.begin();
+        let (busy, fits) = activity.begin();
         let version = request.version();
         number.set(number.get() + 1);
-        if let Some(why) = wire.refused(number.get()) {
-            request.extensions_mut().insert(Ambiguous(why));
+        let why = wire.refused(number.get());
+        if let Some(why) = why.or_else(|| entrance.overloaded(fits)) {
+            entrance.limits.say_unservable(why);
+            request.extensions_mut().insert(why);
         }
         let (wire, tunnel) = (&wire, &tunnel);
         async move {
@@ -137,7 +151,11 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
             Ok::<_, Infallible>(response)
         }
     });
-    let connection = http1::Builder::new()
+    let mut http1 = http1::Builder::new();
+    if entrance.limits.head.fields > MOST_FIELDS {
+        http1.max_headers(entrance.limits.head.fields);
+    }
+    let connection = http1
         // A client that has sent all it has to say may say so and still wants its answer. One that has left looks the
         // same: its request goes on until the answer has nowhere to go.
         .half_close(true)
@@ -149,15 +167,19 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
             connection.get_pin_mut().graceful_shutdown();
         })
         .await;
-    if let Some(Ok(())) = ended
-        && let Some(connection) = connection.offered()
+    if let Some(Err(error)) = &ended
+        && error.is_parse()
     {
-        let http1::Parts { io, read_buf, .. } = connection.into_parts();
+        tracing::debug!("a client sent what is no HTTP/1 as it is read here: {error}");
+    }
+    let is_offered = connection.was_offered() && matches!(ended, Some(Ok(())));
+    if is_offered || (wire.is_cut_off() && ended.is_some()) {
+        let http1::Parts { io, read_buf, .. } = connection.into_inner().into_parts();
         leave_http(io.into_inner(), read_buf, tunnel.take(), entrance).await;
     }
 }
 
-/// What follows on HTTP where the client has offered to change the protocol.
+/// What follows on HTTP where the client has offered to change the protocol, or where nothing was read of what it sent.
 async fn leave_http(
     mut stream: Stream,
     early: Bytes,
@@ -169,8 +191,8 @@ async fn leave_http(
         // Boxed: the connections of ordinary requests should not carry along what it needs.
         Box::pin(tunnel.carry(stream, early)).await;
     } else {
-        // What the client has sent ahead of its time in the other protocol: closed on it, the connection would be reset,
-        // and with that the client would lose the answer.
+        // What the client has sent ahead of its time in the other protocol, or in a head that is too large: closed on it,
+        // the connection would be reset, and with that the client would lose the answer.
         let mut nowhere = tokio::io::sink();
         let reading = tokio::io::copy(&mut stream, &mut nowhere);
         let bounded = Box::pin(tokio::time::timeout(entrance.bounds.linger, reading));
@@ -187,7 +209,7 @@ async fn leave_http(
 async fn refuse_plain(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
     let wire = stream.wire();
     let service = service_fn(|_| {
-        let busy = activity.begin();
+        let (busy, _) = activity.begin();
         let mut response = Refusal::plain_on_tls().into_response();
         response.body_mut().keep_busy(busy);
         std::future::ready(Ok::<_, Infallible>(response))

@@ -1,21 +1,32 @@
-//! Follows how a client of HTTP/1 frames its requests (rule F15).
+//! Follows how a client of HTTP/1 frames its requests (rule F15), and how large their heads are (rule S7).
 //!
 //! hyper reads a request that has both a length and chunks as one with chunks, takes the length out, and says nothing of
 //! it; of two equal lengths it leaves one. A server in front of the proxy may have read such a request in the other way,
 //! and what is content to one of the two is the next request to the other. So the bytes are looked at on their way to
 //! hyper: at each line of a head for the two fields, at the rest for no more than where it ends. Nothing is held back or
 //! changed. What is noted is the number of the first request that is not to be served, and why.
+//!
+//! A head that is larger than it may be is cut off: hyper would answer it without a reason, or keep more of it than is
+//! allowed here. What hyper gets instead of the rest is the shortest end of a head, so that the request comes to whoever
+//! refuses it.
 
 use memchr::memchr;
 
-/// Bytes of a line that came in pieces which are kept: more than hyper takes of a whole head.
+use crate::config::HeadLimits;
+use crate::proxy::ambiguity::Unservable;
+
+/// Bytes of a line that came in pieces which are kept: more than may be in a whole head, and than hyper takes of the line
+/// before a chunk.
 const LONGEST_LINE: usize = 512 << 10;
+/// Bytes of a request line that hyper gets where it is too long: enough to find out from the log what was asked for.
+const SHOWN: usize = 256;
 /// Bytes of room that stay for the next such line: more than most of them need.
 const USUAL_LINE: usize = 2 << 10;
 
 /// Where in the client's bytes the next one is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Framing {
+    limits: HeadLimits,
     place: Place,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
@@ -24,7 +35,20 @@ pub(super) struct Framing {
     /// Of the head that has begun last.
     length: Option<u64>,
     chunked: bool,
+    /// Bytes of the head that is coming, with the empty lines before it.
+    size: usize,
+    /// Its fields whose lines have ended.
+    fields: usize,
     refused: Option<Refused>,
+}
+
+/// Where a head is cut off.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// How many of the bytes that were followed last are still to be read.
+    pub(super) kept: usize,
+    /// What is to be read behind them, and then nothing.
+    pub(super) ending: &'static [u8],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +57,8 @@ enum Place {
     #[default]
     Between,
     Fields,
+    /// In the head of a request that is not to be served: only its size is still of interest.
+    Refused,
     Content(u64),
     ChunkSize,
     /// In a chunk, so far before the end of its line.
@@ -47,35 +73,127 @@ enum Place {
 pub(super) struct Refused {
     /// The number of the first; from 1.
     pub(super) from: u64,
-    pub(super) why: &'static str,
+    pub(super) why: Unservable,
 }
 
 impl Framing {
+    /// Of a connection on which nothing has come yet.
+    pub(super) fn new(limits: HeadLimits) -> Self {
+        Self {
+            limits,
+            place: Place::default(),
+            line: Vec::new(),
+            requests: 0,
+            length: None,
+            chunked: false,
+            size: 0,
+            fields: 0,
+            refused: None,
+        }
+    }
+
     /// What is not to be served of all that has come.
     pub(super) fn refused(&self) -> Option<Refused> {
         self.refused
     }
 
-    /// Follows the next bytes.
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) {
+    /// Follows the next bytes. Returns where a head is to be cut off.
+    pub(super) fn follow(&mut self, all: &[u8]) -> Option<Cut> {
+        let mut bytes = all;
         while !bytes.is_empty() {
             bytes = match self.place {
-                Place::Lost => return,
+                Place::Lost => return None,
                 Place::Content(left) => self.skip(left, bytes, Place::Content, Place::Between),
                 Place::Chunk(left) => self.skip(left, bytes, Place::Chunk, Place::ChunkSize),
                 place => {
-                    let Some(end) = memchr(b'\n', bytes) else {
-                        return self.keep(bytes);
+                    let end = memchr(b'\n', bytes);
+                    let (line, rest) = match end {
+                        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+                        None => (bytes, &[][..]),
                     };
-                    let line = &bytes[..end];
-                    // Most lines are these, and are passed over at once.
-                    if place != Place::Fields || !self.line.is_empty() || !is_other_field(line) {
-                        self.line_with(line);
+                    if matches!(place, Place::Between | Place::Fields | Place::Refused) {
+                        self.size += bytes.len() - rest.len();
+                        if let Some(why) = self.excess(line) {
+                            return Some(self.cut(all.len() - bytes.len(), line, why));
+                        }
                     }
-                    &bytes[end + 1..]
+                    // Most lines are these, and are passed over at once.
+                    let is_other =
+                        place == Place::Fields && self.line.is_empty() && is_other_field(line);
+                    match end {
+                        None => self.keep(line),
+                        Some(_) if is_other => self.fields += 1,
+                        Some(_) => self.line_with(line),
+                    }
+                    rest
                 }
             };
         }
+        None
+    }
+
+    /// What is too much of the head, with what has come of a line that begins with what is kept, and goes on with `more`.
+    fn excess(&self, more: &[u8]) -> Option<Unservable> {
+        let HeadLimits { bytes, .. } = self.limits;
+        // The last line of a head is empty.
+        let is_one_more = || self.line.is_empty() && !matches!(more, [] | [b'\r', ..]);
+        match self.place {
+            _ if self.size > bytes => Some(self.largest_part(more)),
+            Place::Fields | Place::Refused
+                if self.fields >= self.limits.fields && is_one_more() =>
+            {
+                Some(Unservable::TooManyFields(self.limits.fields))
+            }
+            // The target is shorter than its line.
+            Place::Between if self.size > self.limits.target => self.target_excess(more),
+            _ => None,
+        }
+    }
+
+    /// What to blame for a head that is too large.
+    fn largest_part(&self, more: &[u8]) -> Unservable {
+        let in_target = match self.place {
+            Place::Between => self.target_excess(more),
+            _ => None,
+        };
+        in_target.unwrap_or(Unservable::HeadTooLarge(self.limits.bytes))
+    }
+
+    #[cold]
+    fn target_excess(&self, more: &[u8]) -> Option<Unservable> {
+        let most = self.limits.target;
+        let total = self.line.len() + more.len();
+        let space = |bytes: &[u8], from: usize| {
+            let found = memchr(b' ', bytes.get(from..)?)?;
+            Some(from + found)
+        };
+        let next_space = |from: usize| {
+            let kept = self.line.len();
+            space(&self.line, from).or_else(|| Some(kept + space(more, from.saturating_sub(kept))?))
+        };
+        let begin = next_space(0)? + 1;
+        let end = next_space(begin).unwrap_or(total);
+        (end - begin > most).then_some(Unservable::TargetTooLong(most))
+    }
+
+    /// Cuts off the head of which `kept` bytes of what has come last are before a line, or before its rest, that begins
+    /// with `more`.
+    fn cut(&mut self, kept: usize, more: &[u8], why: Unservable) -> Cut {
+        let mut line = std::mem::take(&mut self.line);
+        let mut kept = kept;
+        if self.place == Place::Between {
+            self.requests += 1;
+            let shown = SHOWN.saturating_sub(line.len()).min(more.len());
+            line.extend_from_slice(&more[..shown]);
+            kept += shown;
+        }
+        let ending = match self.place {
+            Place::Between => ending_of_request_line(&line),
+            _ => ending_of_field(&line),
+        };
+        self.refuse(why);
+        self.place = Place::Lost;
+        Cut { kept, ending }
     }
 
     /// Passes over content of which so much is left.
@@ -128,8 +246,16 @@ impl Framing {
                 (self.length, self.chunked) = (None, false);
                 self.place = Place::Fields;
             }
-            Place::Fields if text.is_empty() => self.place = self.content(),
-            Place::Fields => self.on_field(text),
+            Place::Fields if text.is_empty() => {
+                self.place = self.content();
+                (self.size, self.fields) = (0, 0);
+            }
+            Place::Fields => {
+                self.fields += 1;
+                self.on_field(text);
+            }
+            Place::Refused if text.is_empty() => self.place = Place::Lost,
+            Place::Refused => self.fields += 1,
             // hyper takes an LF alone for the end of a line in heads only.
             _ if !has_cr => self.refuse_the_next("the chunks of the request before are not framed"),
             Place::ChunkSize => self.on_chunk_size(text),
@@ -165,20 +291,22 @@ impl Framing {
 
     fn on_length(&mut self, value: &[u8]) {
         match (decimal(value), self.length) {
-            _ if self.chunked => self.refuse(BOTH),
-            (_, Some(_)) => {
-                self.refuse("the request has more than one Content-Length header; send one");
+            _ if self.chunked => self.refuse_as_ambiguous(BOTH),
+            (_, Some(_)) => self.refuse_as_ambiguous(
+                "the request has more than one Content-Length header; send one",
+            ),
+            (None, None) => {
+                self.refuse_as_ambiguous("Content-Length: a number of bytes is accepted");
             }
-            (None, None) => self.refuse("Content-Length: a number of bytes is accepted"),
             (length, None) => self.length = length,
         }
     }
 
     fn on_coding(&mut self, value: &[u8]) {
         match value.eq_ignore_ascii_case(b"chunked") && !self.chunked {
-            _ if self.length.is_some() => self.refuse(BOTH),
+            _ if self.length.is_some() => self.refuse_as_ambiguous(BOTH),
             true => self.chunked = true,
-            false => self.refuse("Transfer-Encoding: only chunked is accepted, once"),
+            false => self.refuse_as_ambiguous("Transfer-Encoding: only chunked is accepted, once"),
         }
     }
 
@@ -199,20 +327,57 @@ impl Framing {
     }
 
     /// The request whose head has begun is not to be served, nor is any behind it.
-    fn refuse(&mut self, why: &'static str) {
-        self.place = Place::Lost;
-        self.refused = Some(Refused {
-            from: self.requests,
-            why,
-        });
+    fn refuse(&mut self, why: Unservable) {
+        self.place = match self.place {
+            Place::Fields => Place::Refused,
+            _ => Place::Lost,
+        };
+        let from = self.requests;
+        self.refused.get_or_insert(Refused { from, why });
+    }
+
+    fn refuse_as_ambiguous(&mut self, why: &'static str) {
+        self.refuse(Unservable::Ambiguous(why));
     }
 
     /// As hyper ends the connection at what cannot be followed, none should come; where it would not, it is not served.
     fn refuse_the_next(&mut self, why: &'static str) {
         self.requests += 1;
-        self.refuse(why);
+        self.refuse_as_ambiguous(why);
     }
 }
+
+/// What makes a head of a request line, or of what has come of one.
+fn ending_of_request_line(line: &[u8]) -> &'static [u8] {
+    const WHOLE: &[u8] = b"\nGET / HTTP/1.1\r\n\r\n";
+    const VERSION: &[u8] = b"HTTP/1.1\r\n\r\n";
+    match line {
+        [] => return &WHOLE[1..],
+        // Of an empty line before.
+        [b'\r'] => return WHOLE,
+        _ => {}
+    }
+    let mut words = line.splitn(3, |byte| *byte == b' ').skip(1);
+    match (words.next(), words.next()) {
+        (None, _) => b" / HTTP/1.1\r\n\r\n",
+        (Some([]), None) => b"/ HTTP/1.1\r\n\r\n",
+        (Some(_), None) => b" HTTP/1.1\r\n\r\n",
+        (_, Some(version)) => VERSION.get(version.len()..).unwrap_or(END_OF_HEAD),
+    }
+}
+
+/// What makes the last one of a field's line, or of what has come of one.
+fn ending_of_field(line: &[u8]) -> &'static [u8] {
+    match line {
+        [] => &END_OF_HEAD[2..],
+        [b'\r'] => &END_OF_HEAD[3..],
+        [.., b'\r'] => &END_OF_HEAD[1..],
+        line if line.contains(&b':') => END_OF_HEAD,
+        _ => b":\r\n\r\n",
+    }
+}
+
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
@@ -253,9 +418,16 @@ mod tests {
 
     use super::*;
 
+    /// So large that only what is meant to reaches them.
+    const LIMITS: HeadLimits = HeadLimits {
+        bytes: 2 * LONGEST_LINE,
+        fields: 100,
+        target: LONGEST_LINE,
+    };
+
     /// How many requests were followed, which is the first not to be served, and whether the end is one of a request.
     fn followed(pieces: &[&[u8]]) -> (u64, Option<u64>, bool) {
-        let mut framing = Framing::default();
+        let mut framing = Framing::new(LIMITS);
         for piece in pieces {
             framing.follow(piece);
         }
@@ -303,7 +475,7 @@ mod tests {
 
     #[test]
     fn the_room_of_a_long_line_does_not_stay_with_its_connection() {
-        let mut framing = Framing::default();
+        let mut framing = Framing::new(LIMITS);
         framing.follow(b"GET / HTTP/1.1\r\nX: ");
         framing.follow(&[b'x'; LONGEST_LINE - 10]);
         assert!(framing.line.capacity() > USUAL_LINE, "it is kept whole");
@@ -331,6 +503,66 @@ mod tests {
             let shown = String::from_utf8_lossy(&chunks[..chunks.len().min(30)]);
             assert_eq!(followed(&[head, chunks]), (2, Some(2), false), "{shown:?}");
         }
+    }
+
+    /// What is passed on of `bytes`, and why the head in it is cut off, if it is.
+    fn passed(limits: HeadLimits, bytes: &[u8]) -> (Vec<u8>, Option<Unservable>) {
+        let mut framing = Framing::new(limits);
+        match framing.follow(bytes) {
+            None => (bytes.to_vec(), None),
+            Some(cut) => {
+                let refused = framing.refused().expect("what is cut off is refused");
+                let passed = [&bytes[..cut.kept], cut.ending].concat();
+                (passed, Some(refused.why))
+            }
+        }
+    }
+
+    #[test]
+    fn s07_a_head_may_be_as_large_as_its_limits_and_no_larger() {
+        let head = b"\r\nGET /12345 HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n";
+        let exact = HeadLimits {
+            bytes: head.len(),
+            fields: 2,
+            target: 6,
+        };
+        let twice = head.repeat(2);
+        assert_eq!(passed(exact, &twice), (twice.clone(), None));
+        let smaller = HeadLimits {
+            bytes: head.len() - 1,
+            ..exact
+        };
+        let why = Some(Unservable::HeadTooLarge(head.len() - 1));
+        assert_eq!(passed(smaller, head), (head.to_vec(), why));
+        let fewer = HeadLimits { fields: 1, ..exact };
+        let kept = b"\r\nGET /12345 HTTP/1.1\r\nA: b\r\n\r\n".to_vec();
+        let why = Some(Unservable::TooManyFields(1));
+        assert_eq!(passed(fewer, head), (kept, why));
+        let shorter = HeadLimits { target: 5, ..exact };
+        let kept = b"\r\nGET /12345 HTTP/1.1\r\n\r\n".to_vec();
+        let why = Some(Unservable::TargetTooLong(5));
+        assert_eq!(passed(shorter, head), (kept, why));
+    }
+
+    #[test]
+    fn s07_a_head_that_is_refused_already_may_be_no_larger() {
+        let limits = HeadLimits {
+            bytes: 100,
+            fields: 3,
+            target: 100,
+        };
+        let twice = "GET / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n";
+        let long = format!("{twice}X: {}", "x".repeat(100));
+        let (kept, why) = passed(limits, long.as_bytes());
+        assert_eq!(kept, format!("{twice}\r\n").as_bytes());
+        assert!(matches!(why, Some(Unservable::Ambiguous(_))), "{why:?}");
+        let many = format!("{twice}A: b\r\nA: b\r\n\r\n");
+        let (kept, why) = passed(limits, many.as_bytes());
+        assert_eq!(kept, format!("{twice}A: b\r\n\r\n").as_bytes());
+        assert!(matches!(why, Some(Unservable::Ambiguous(_))), "{why:?}");
+        // Positive control: what follows its head is not counted.
+        let small = format!("{twice}\r\n{}", "x".repeat(1000));
+        assert_eq!(passed(limits, small.as_bytes()).0, small.as_bytes());
     }
 
     proptest! {

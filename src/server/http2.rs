@@ -18,13 +18,12 @@ use tokio_util::task::TaskTracker;
 use super::connection::{Entrance, Watch};
 use super::patience::Patience;
 use super::stream::Stream;
+use crate::config::HeadLimits;
+use crate::proxy::ambiguity::Unservable;
 use crate::proxy::body::{Activity, Pace, ResponseBody};
 
 /// Requests that a client may have under way on one connection; more wait at the client.
 const MOST_STREAMS: u32 = 128;
-/// Bytes of a request's fields, with 32 for each (RFC 9113 section 10.5.1); more is answered with 431. Cookies and tokens
-/// of several kibibytes fit in.
-const LARGEST_HEAD: u32 = 64 << 10;
 /// Bytes of one stream that may be in memory here, in each direction.
 const STREAM_WINDOW: u32 = 256 << 10;
 /// Bytes of all uploads of one connection that may be in memory here: sixteen that nobody takes do not stop the others.
@@ -48,10 +47,12 @@ pub(super) async fn serve(stream: Stream, entrance: &Rc<Entrance>, activity: Rc<
         tracker: entrance.tasks.clone(),
         bound: body,
     };
+    let largest_head = u32::try_from(entrance.limits.head.bytes).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
-        .max_header_list_size(LARGEST_HEAD)
+        // More is answered with 431, by itself.
+        .max_header_list_size(largest_head)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_WINDOW as usize)
@@ -69,13 +70,27 @@ pub(super) async fn serve(stream: Stream, entrance: &Rc<Entrance>, activity: Rc<
 async fn answer(
     entrance: Rc<Entrance>,
     activity: Rc<Activity>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let busy = activity.begin();
+    let (busy, fits) = activity.begin();
+    let why = excess(&request, entrance.limits.head);
+    if let Some(why) = why.or_else(|| entrance.overloaded(fits)) {
+        entrance.limits.say_unservable(why);
+        request.extensions_mut().insert(why);
+    }
     let mut response = entrance.proxy.handle(request, &entrance.guard, busy).await;
     // What answers is polled by the task of its stream.
     response.body_mut().keep_pace(PACE.with(Rc::clone));
     Ok(response)
+}
+
+/// What is too much of a head. Its size has been seen to.
+fn excess(request: &Request<Incoming>, limits: HeadLimits) -> Option<Unservable> {
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > limits.target) {
+        return Some(Unservable::TargetTooLong(limits.target));
+    }
+    (request.headers().len() > limits.fields).then_some(Unservable::TooManyFields(limits.fields))
 }
 
 /// Gives each stream a task on this thread, which ends when the client does not take its content for too long.

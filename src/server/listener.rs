@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::Scheme;
@@ -78,8 +79,35 @@ impl Socket {
 /// A connection as it was accepted.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    Tcp(TcpStream),
+    /// With where it comes from.
+    Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
+}
+
+impl Accepted {
+    /// Where it comes from.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(_, peer) => Some(*peer),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Writes what there is room for at once, says that nothing more is to come, and reads what comes up to its end. What
+    /// is not read would have the system reset the connection, and the client lose what was written.
+    pub(super) async fn part(self, last: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp, _) => part(tcp, last).await,
+            Self::Unix(unix) => part(unix, last).await,
+        }
+    }
+}
+
+async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) -> io::Result<()> {
+    stream.write_all(last).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// A listening socket in the hands of a worker.
@@ -101,7 +129,10 @@ impl Listener {
     /// The next connection.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(tcp) => tcp.accept().await.map(|(tcp, _)| Accepted::Tcp(tcp)),
+            Self::Tcp(tcp) => {
+                let accepted = tcp.accept().await;
+                accepted.map(|(tcp, peer)| Accepted::Tcp(tcp, peer.ip()))
+            }
             Self::Unix(unix) => unix.accept().await.map(|(unix, _)| Accepted::Unix(unix)),
         }
     }

@@ -9,6 +9,8 @@
 //! whatever they speak; what a request is and what becomes of it is the [proxy](crate::proxy)'s. That a request of HTTP/1 is
 //! framed in one way only is seen in the bytes (`framing`), before the library that reads it has settled for one.
 //!
+//! How many connections and requests there may be is counted over all workers (`limits`).
+//!
 //! [`Server::bind`] takes the addresses, [`Server::start`] begins to serve, [`Running::shutdown`] ends it: workers finish
 //! what is under way, then the refresher finishes its rotation.
 
@@ -17,6 +19,7 @@ mod bind;
 mod connection;
 mod framing;
 mod http2;
+mod limits;
 mod listener;
 mod patience;
 mod socket;
@@ -42,6 +45,7 @@ use crate::token::refresher::{OpenError, Refresher};
 pub use activation::ActivationError;
 use bind::{Bound, Listeners};
 use connection::Bounds;
+use limits::Limits;
 pub use listener::Endpoint;
 use tls::Certificate;
 pub use tls::CertificateError;
@@ -194,6 +198,7 @@ impl Server {
             body: config.timeouts.body,
             linger: config.timeouts.linger,
         };
+        let limits = Limits::new(&config.limits);
         let go = CancellationToken::new();
         for index in 0..config.workers {
             let bound = bound.iter().map(Bound::try_clone);
@@ -204,6 +209,7 @@ impl Server {
                 settings: settings.clone(),
                 guard: config.guard.clone(),
                 bounds,
+                limits: limits.clone(),
                 drain: config.timeouts.drain,
                 go: go.clone(),
                 stop: running.stop.child_token(),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::framing::Refused;
 use super::patience::Patience;
+use crate::proxy::ambiguity::Unservable;
 
 /// What whoever watches over a connection knows of its bytes.
 #[derive(Debug, Default)]
@@ -32,8 +33,10 @@ pub(super) struct Wire {
     pub(super) stays_open: Cell<bool>,
     /// Whether whoever writes has said that nothing more is to come.
     pub(super) has_ended: Cell<bool>,
-    /// What is framed in two ways.
+    /// What is framed in two ways, or too large.
     refused: Cell<Option<Refused>>,
+    /// Whether a head was too large, so that nothing is read of what follows.
+    is_cut_off: Cell<bool>,
 }
 
 impl Wire {
@@ -67,13 +70,23 @@ impl Wire {
         self.has_ended.get()
     }
 
+    /// Notes that nothing is read of what follows a head that was too large.
+    pub(super) fn cut_off(&self) {
+        self.is_cut_off.set(true);
+    }
+
+    /// Whether that was so.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.get()
+    }
+
     /// Notes what is not to be served of what has come.
     pub(super) fn refuse(&self, refused: Refused) {
         self.refused.set(Some(refused));
     }
 
     /// Why the request with this number, from 1, is not to be served, if it is not.
-    pub(super) fn refused(&self, number: u64) -> Option<&'static str> {
+    pub(super) fn refused(&self, number: u64) -> Option<Unservable> {
         let refused = self.refused.get();
         refused
             .filter(|refused| number >= refused.from)

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,14 +13,19 @@ use tokio_util::task::TaskTracker;
 
 use super::bind::Bound;
 use super::connection::{self, Bounds, Entrance};
-use super::listener::{Endpoint, Listener};
+use super::limits::Limits;
+use super::listener::{Accepted, Endpoint, Listener};
 use crate::config;
 use crate::proxy::guard::Guard;
+use crate::proxy::reply;
 use crate::proxy::{Proxy, Settings};
 
 /// How long to wait after an accept that failed for want of something: descriptors or memory come back only when
 /// connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client for which there is no room may take to hear so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a worker is made from.
 pub(super) struct Worker {
@@ -27,6 +33,7 @@ pub(super) struct Worker {
     pub(super) settings: Settings,
     pub(super) guard: config::Guard,
     pub(super) bounds: Bounds,
+    pub(super) limits: Arc<Limits>,
     pub(super) drain: Duration,
     /// Told when all workers have what they need: a crowd that waits already could take the last descriptors away from
     /// those that start later.
@@ -77,6 +84,7 @@ impl Worker {
                 guard,
                 tls: bound.tls.map(TlsAcceptor::from),
                 bounds: self.bounds,
+                limits: self.limits.clone(),
                 tasks: connections.clone(),
                 stop: self.stop.clone(),
             };
@@ -129,8 +137,7 @@ async fn accept(listener: Listener, entrance: Rc<Entrance>) {
         match accepted {
             Ok(accepted) => {
                 failing = false;
-                let connection = connection::serve(accepted, entrance.clone());
-                entrance.tasks.spawn_local(connection);
+                take(accepted, &entrance);
             }
             // The client has left the queue; the next one may be there.
             Err(error) if is_the_clients(&error) => {}
@@ -144,6 +151,36 @@ async fn accept(listener: Listener, entrance: Rc<Entrance>) {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Has a connection served, or refused where there is no room for it.
+fn take(accepted: Accepted, entrance: &Rc<Entrance>) {
+    let full = match entrance.limits.admit(accepted.peer()) {
+        Ok(place) => {
+            let connection = connection::serve(accepted, place, entrance.clone());
+            entrance.tasks.spawn_local(connection);
+            return;
+        }
+        Err(full) => full,
+    };
+    entrance.limits.say_full(full);
+    // Where TLS is spoken, nothing can be said before it is.
+    if entrance.tls.is_some() {
+        return;
+    }
+    if let Some(telling) = entrance.limits.tell() {
+        let stop = entrance.stop.clone();
+        entrance.tasks.spawn_local(async move {
+            let answer = reply::unasked(full.into());
+            // However it ends: nothing follows.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                _ = tokio::time::timeout(FAREWELL, accepted.part(&answer)) => {}
+            }
+            drop(telling);
+        });
     }
 }
 

@@ -29,9 +29,14 @@ impl<C> WrittenOut<C> {
         }
     }
 
-    /// The connection, if the client has offered to change its protocol.
-    pub(super) fn offered(self) -> Option<C> {
-        self.was_offered.then_some(self.connection)
+    /// Whether the client has offered to change the protocol.
+    pub(super) fn was_offered(&self) -> bool {
+        self.was_offered
+    }
+
+    /// The connection.
+    pub(super) fn into_inner(self) -> C {
+        self.connection
     }
 
     pub(super) fn get_pin_mut(self: Pin<&mut Self>) -> Pin<&mut C>
@@ -120,7 +125,8 @@ mod tests {
         let (ended, read) = tokio::join!(&mut connection, client.read_exact(&mut before));
         ended.expect("an end in order");
         read.expect("what has waited");
-        let parts = connection.offered().expect("it was offered").into_parts();
+        assert!(connection.was_offered());
+        let parts = connection.into_inner().into_parts();
         assert_eq!(parts.read_buf, "early");
         let mut stream = parts.io.into_inner();
         stream.leave_http();

@@ -25,6 +25,7 @@ mod http2_clients;
 mod http2_upstream;
 mod https;
 mod independent;
+mod limits;
 mod login;
 mod logout;
 mod oauth2;

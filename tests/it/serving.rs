@@ -1,11 +1,11 @@
 //! Start, limits and end of the program, as its user sees them.
 
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lucid_proxy::sandbox::Behaviour;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
 
 use crate::world::{SOON, Serving, World, errors};
 
@@ -162,21 +162,13 @@ fn t04_one_signal_that_comes_twice_still_waits_for_a_rotation() {
 fn running_out_of_descriptors_ends_no_worker() {
     let mut world = World::logged_in();
     world.top = "workers = 2".to_owned();
-    world.configure();
-    let program = world.command(&[]);
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -n 80; exec \"$0\" serve --listen 127.0.0.1:0"])
-        .arg(program.get_program())
-        .env_clear()
-        .envs(
-            program
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .current_dir(world.directory.path())
-        .stdin(Stdio::null());
-    let serving = Serving::start(command);
+    let serving = world.serve();
+    // Beneath what it has reckoned with at its start.
+    let few = Rlimit {
+        current: Some(80),
+        maximum: Some(80),
+    };
+    prlimit(Some(serving.pid()), Resource::Nofile, few).expect("a limit");
     let crowd: Vec<_> = (0..120).map(|_| serving.connect()).collect();
     serving.wait_for_log("cannot accept connections for now");
     drop(crowd);

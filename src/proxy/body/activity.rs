@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -12,11 +14,32 @@ pub struct Busy(Rc<Activity>);
 
 /// Held while the rest of a request is read that was answered before its end.
 #[derive(Debug)]
-pub struct Unread(Busy);
+pub struct Unread(Rc<Activity>);
+
+/// How many requests are under way on all connections that share this, and how many may be.
+#[derive(Debug)]
+pub struct InFlight {
+    now: AtomicUsize,
+    most: usize,
+}
+
+impl InFlight {
+    /// With none yet, and `most` at the most.
+    pub fn new(most: usize) -> Arc<Self> {
+        let now = AtomicUsize::new(0);
+        Arc::new(Self { now, most })
+    }
+
+    /// How many may be under way.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+}
 
 /// What a connection is doing, for whoever judges whether it is idle.
 #[derive(Debug)]
 pub struct Activity {
+    in_flight: Arc<InFlight>,
     exchanges: Cell<u32>,
     /// Requests that were answered before their end.
     unread: Cell<u32>,
@@ -29,9 +52,10 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Of a connection that was accepted just now.
-    pub fn new() -> Rc<Self> {
+    /// Of a connection that was accepted just now, whose requests are counted there.
+    pub fn new(in_flight: &Arc<InFlight>) -> Rc<Self> {
         Rc::new(Self {
+            in_flight: in_flight.clone(),
             exchanges: Cell::new(0),
             unread: Cell::new(0),
             read: Notify::new(),
@@ -40,11 +64,19 @@ impl Activity {
         })
     }
 
-    /// An exchange begins; it ends when the answer is dropped.
-    pub fn begin(self: &Rc<Self>) -> Busy {
+    /// An exchange begins; it ends when the answer is dropped. Also tells whether it is one of as many as may be under
+    /// way; where it is not, it counts all the same until it is answered.
+    pub fn begin(self: &Rc<Self>) -> (Busy, bool) {
+        // Nothing is to be ordered by the number.
+        let before = self.in_flight.now.fetch_add(1, Ordering::Relaxed);
         self.used.set(true);
         self.exchanges.set(self.exchanges.get() + 1);
-        Busy(self.clone())
+        (Busy(self.clone()), before < self.in_flight.most)
+    }
+
+    fn end_one(&self) {
+        self.exchanges.set(self.exchanges.get() - 1);
+        self.since.set(Instant::now());
     }
 
     /// Since when the connection has had nothing to do, and whether it has had a request before; `None` while it is
@@ -66,21 +98,22 @@ impl Busy {
     pub fn unread(&self) -> Unread {
         let activity = &self.0;
         activity.unread.set(activity.unread.get() + 1);
-        Unread(activity.begin())
+        activity.exchanges.set(activity.exchanges.get() + 1);
+        Unread(activity.clone())
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        let activity = &self.0.0;
-        activity.unread.set(activity.unread.get() - 1);
-        activity.read.notify_waiters();
+        self.0.end_one();
+        self.0.unread.set(self.0.unread.get() - 1);
+        self.0.read.notify_waiters();
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.exchanges.set(self.0.exchanges.get() - 1);
-        self.0.since.set(Instant::now());
+        self.0.end_one();
+        self.0.in_flight.now.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -15,7 +15,7 @@ mod request;
 mod response;
 mod spool;
 
-pub use activity::{Activity, Busy, Unread};
+pub use activity::{Activity, Busy, InFlight, Unread};
 pub use outgoing::{Outgoing, OutgoingError};
 pub use pace::Pace;
 pub use recorder::Lost;

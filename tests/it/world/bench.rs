@@ -21,7 +21,7 @@ use super::{SOON, Serving, World};
 pub(crate) const SENT: [&str; 6] = ["proxy", "upstream", "get", "post", "end", "head"];
 
 /// What the names are called that stand for bytes that were seen.
-pub(crate) const SEEN: [&str; 23] = [
+pub(crate) const SEEN: [&str; 24] = [
     "proxy",
     "upstream",
     "token",
@@ -39,6 +39,7 @@ pub(crate) const SEEN: [&str; 23] = [
     "414",
     "431",
     "400 badRequest, close",
+    "414 uriTooLong, close",
     "403 policyDenied, close",
     "403 hostNotAllowed",
     "403 policyDenied",

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use lucid_proxy::clock::SystemClock;
 use lucid_proxy::config::{Config, Need, Scheme};
-use lucid_proxy::proxy::body::Activity;
+use lucid_proxy::proxy::body::{Activity, InFlight};
 use lucid_proxy::proxy::guard::Guard;
 use lucid_proxy::proxy::{Proxy, Settings};
 use lucid_proxy::token::refresher::Refresher;
@@ -84,10 +84,10 @@ impl World {
         let proxy = self.proxy.clone();
         let guard = self.guard.clone();
         let counted = taken.clone();
-        let activity = Activity::new();
+        let activity = Activity::new(&InFlight::new(usize::MAX));
         let service = service_fn(move |request| {
             let (proxy, guard) = (proxy.clone(), guard.clone());
-            let busy = activity.begin();
+            let (busy, _) = activity.begin();
             counted.set(counted.get() + 1);
             async move { Ok::<_, Infallible>(proxy.handle(request, &guard, busy).await) }
         });

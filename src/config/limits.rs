@@ -1,0 +1,87 @@
+//! `[limits]`: how much clients may ask for at once.
+
+use std::ops::Range;
+
+use super::raw::{Source, Table};
+
+const KIB: u64 = 1 << 10;
+
+/// Less would refuse requests that every client sends.
+const LEAST_HEAD: u64 = KIB;
+/// hyper keeps up to 408 KiB of a head.
+const MOST_HEAD: u64 = 256 * KIB;
+/// hyper takes no longer target.
+const LONGEST_TARGET: u64 = 65534;
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections of all clients together.
+    pub connections: usize,
+    /// Connections of one IP address that is not this machine's own; of IPv6 addresses, of those that share the first 64
+    /// bits.
+    pub connections_per_address: usize,
+    /// Requests under way, of all clients together.
+    pub requests: usize,
+    /// What one request's head may be like.
+    pub head: HeadLimits,
+}
+
+/// The limits of one request's head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Bytes of all of it. In HTTP/2 those of its fields, with 32 for each (RFC 9113 section 10.5.1).
+    pub bytes: usize,
+    /// Fields.
+    pub fields: usize,
+    /// Bytes of the request target.
+    pub target: usize,
+}
+
+pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Limits {
+    const MILLION: Range<usize> = 1..1_000_001;
+    let mut table = root.table(source, "limits");
+    let mut count = |name, range, usual| {
+        table
+            .count(source, name, range)
+            .map_or(usual, |found| found.value)
+    };
+    let connections = count("connections", MILLION, 16384);
+    let connections_per_address = count("connections_per_address", MILLION, 1024);
+    let requests = count("requests", MILLION, 4096);
+    let fields = count("headers", 10..1001, 100);
+    let head = HeadLimits {
+        bytes: size(source, &mut table, "header_bytes", MOST_HEAD, 64 * KIB),
+        fields,
+        target: size(source, &mut table, "uri_bytes", LONGEST_TARGET, 16 * KIB),
+    };
+    table.finish(source);
+    Limits {
+        connections,
+        connections_per_address,
+        requests,
+        head,
+    }
+}
+
+fn size<'a>(
+    source: &mut Source<'a>,
+    table: &mut Table<'a>,
+    name: &'static str,
+    most: u64,
+    usual: u64,
+) -> usize {
+    let size = match table.size(source, name) {
+        Some(found) if !(LEAST_HEAD..=most).contains(&found.value) => {
+            let message = match most {
+                LONGEST_TARGET => "a size from \"1 KiB\" to \"65534 B\" is accepted",
+                _ => "a size from \"1 KiB\" to \"256 KiB\" is accepted",
+            };
+            source.problem(Some(&found.at), &found.key, message);
+            usual
+        }
+        Some(found) => found.value,
+        None => usual,
+    };
+    usize::try_from(size).expect("no more than the largest accepted")
+}
