@@ -7,7 +7,7 @@ use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Log,
     LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
-    limits, listen, replay, secrets, state_directory,
+    limits, listen, names, replay, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -345,21 +345,15 @@ fn check_timeouts<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Timeouts
 
 fn check_guard<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Guard {
     let mut table = root.table(source, "guard");
-    let hosts = table.strings(source, "allow_hosts");
+    let allow_hosts = names::check_hosts(source, &mut table);
+    let allow_origins = names::check_origins(source, &mut table);
     let allow_unauthenticated = table
         .boolean(source, "allow_unauthenticated")
         .is_some_and(|found| found.value);
-    let allow_hosts = hosts.map_or_else(Vec::new, |found| {
-        for host in &found.value {
-            if host.parse::<http::uri::Authority>().is_err() || host.contains(['@', '*']) {
-                source.problem(Some(&found.at), &found.key, "expected exact host names, each with its port unless that is 80 (443 with TLS), such as [\"lucid.internal:8118\"]");
-            }
-        }
-        found.value.iter().map(|host| host.to_ascii_lowercase()).collect()
-    });
     table.finish(source);
     Guard {
         allow_hosts,
+        allow_origins,
         allow_unauthenticated,
     }
 }

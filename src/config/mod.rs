@@ -8,6 +8,7 @@ mod check;
 mod http_proxy;
 mod limits;
 mod listen;
+mod names;
 mod network;
 mod no_proxy;
 mod origin;
@@ -27,6 +28,7 @@ pub use http_proxy::HttpProxy;
 pub use limits::{HeadLimits, Limits};
 pub(crate) use listen::is_activated;
 pub use listen::{Access, Address, AddressError, Listen, TlsFiles};
+pub(crate) use names::{is_host, is_origin};
 pub use network::{Network, Unusable, Way, Why};
 pub use no_proxy::NoProxy;
 pub use origin::{Origin, Scheme};
@@ -199,6 +201,8 @@ pub struct Timeouts {
 pub struct Guard {
     /// Values of `Host` that are accepted beside the listener's own, lower case.
     pub allow_hosts: Vec<String>,
+    /// Origins of the web pages that are served, as browsers send them (RFC 6454 section 6.2).
+    pub allow_origins: Vec<String>,
     /// Whether a listener may be reachable from other machines without any client key.
     pub allow_unauthenticated: bool,
 }

@@ -5,22 +5,24 @@
 
 use std::net::SocketAddr;
 
-use http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::Authority;
 use http::{Method, Uri};
 
+use super::cors::{self, Page};
 use super::head::Names;
 use super::reply::Refusal;
-use crate::config::Scheme;
+use crate::config::{Scheme, is_host};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The names under which one listener may be asked.
+/// The names under which one listener may be asked, and the pages that may ask.
 #[derive(Clone, Debug)]
 pub struct Guard {
     /// Lower case, with the port unless it is the scheme's own.
     hosts: Vec<String>,
+    /// As browsers send them.
+    origins: Vec<HeaderValue>,
     scheme: Scheme,
 }
 
@@ -42,7 +44,11 @@ impl Guard {
             );
         }
         hosts.extend_from_slice(allowed);
-        Self { hosts, scheme }
+        Self {
+            hosts,
+            origins: Vec::new(),
+            scheme,
+        }
     }
 
     /// A guard for a unix socket, which has no name of its own: clients say `localhost`, or one of the `allowed` names.
@@ -51,8 +57,19 @@ impl Guard {
         hosts.extend_from_slice(allowed);
         Self {
             hosts,
+            origins: Vec::new(),
             scheme: Scheme::Http,
         }
+    }
+
+    /// The same guard, which also lets in what pages of these `origins` send.
+    #[must_use]
+    pub fn with_pages_of(mut self, origins: &[String]) -> Self {
+        let values = origins
+            .iter()
+            .filter_map(|origin| HeaderValue::from_str(origin).ok());
+        self.origins = values.collect();
+        self
     }
 
     /// How clients of the listener begin its address.
@@ -60,8 +77,21 @@ impl Guard {
         self.scheme
     }
 
-    /// Refuses what did not ask for this proxy by one of its names, and what a web page sent. `names` are those that the
-    /// head has.
+    /// Whether pages of any origin are let in.
+    pub fn has_pages(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
+    /// The page that sent the request, if it is one of those that are let in. `names` are those that the head has.
+    pub fn page(&self, head: &Parts, names: Names) -> Option<Page<'_>> {
+        match names.has(Names::ORIGIN) {
+            true => Page::of(head, &self.origins),
+            false => None,
+        }
+    }
+
+    /// Refuses what did not ask for this proxy by one of its names, and what a web page sent that is not let in. `names`
+    /// are those that the head has.
     ///
     /// # Errors
     ///
@@ -76,31 +106,25 @@ impl Guard {
         if !self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
             return Err(match is_host(host) {
                 true => Refusal::host_not_allowed(host),
+                // What is none is not repeated: a password before it is nobody's business.
                 false => Refusal::bad_request("Host: a name or an address is accepted, and a port"),
             });
         }
-        if !names.has(Names::SENDER) {
+        if !names.has(Names::SENDER) || self.page(head, names).is_some() {
             return Ok(());
         }
-        if let Some(origin) = headers.get(ORIGIN) {
-            return Err(Refusal::origin_not_allowed(&String::from_utf8_lossy(
-                origin.as_bytes(),
-            )));
+        match names.has(Names::ORIGIN) || is_sent_by_another_site(headers) {
+            true => Err(cors::refusal(headers)),
+            false => Ok(()),
         }
-        if headers
-            .get(SEC_FETCH_SITE)
-            .is_some_and(|site| site == "cross-site" || site == "same-site")
-        {
-            return Err(Refusal::origin_not_allowed("another site"));
-        }
-        Ok(())
     }
 }
 
-/// Whether it is `uri-host [ ":" port ]` (RFC 9110 section 7.2). A password before it is nobody's business: what is none is
-/// not repeated.
-fn is_host(host: &str) -> bool {
-    host.parse::<Authority>().is_ok() && !host.contains('@')
+/// Whether a browser says so, in any of the words that it may have for it one day: the two others are what a person has
+/// typed, and what this proxy's own origin has sent (Fetch Metadata, section 2.3).
+fn is_sent_by_another_site(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(SEC_FETCH_SITE).iter();
+    lines.any(|site| site != "none" && site != "same-origin")
 }
 
 /// The host that the client asked for: that of an absolute-form target, else `Host` (RFC 9112 section 3.2.2).
@@ -270,6 +294,72 @@ mod tests {
         );
         assert_eq!(with("sec-fetch-site", "cross-site"), refused);
         assert_eq!(with("sec-fetch-site", "same-site"), refused);
+        assert_eq!(with("sec-fetch-site", "of-a-later-day"), refused);
         assert_eq!(with("sec-fetch-site", "none"), Ok(()));
+        assert_eq!(with("sec-fetch-site", "same-origin"), Ok(()));
+    }
+
+    #[test]
+    fn s03_an_allowed_page_is_served_and_one_that_does_not_say_which_it_is_is_not() {
+        let own = "http://localhost:5173";
+        let guard = Guard::tcp(
+            Scheme::Http,
+            "127.0.0.1:8118".parse().expect("an address"),
+            &[],
+        );
+        let guard = guard.with_pages_of(&[own.to_owned()]);
+        let with = |lines: &[(&'static str, &str)]| {
+            let lines = [("host", "127.0.0.1:8118")].iter().chain(lines);
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, HeaderValue::from_str(value).expect("a value"));
+            }
+            checked(&guard, "/", headers).map_err(|refusal| refusal.code)
+        };
+        let refused = Err("originNotAllowed");
+        assert_eq!(with(&[("origin", own)]), Ok(()));
+        for site in ["cross-site", "same-site", "same-origin"] {
+            let said = ("sec-fetch-site", site);
+            assert_eq!(with(&[("origin", own), said]), Ok(()), "{site}");
+            let stranger = [said, ("origin", "http://localhost:5174")];
+            assert_eq!(with(&stranger), refused, "{site}");
+        }
+        assert_eq!(with(&[("origin", own), ("origin", own)]), refused);
+        assert_eq!(with(&[("sec-fetch-site", "cross-site")]), refused);
+        assert_eq!(
+            with(&[("sec-fetch-site", "none"), ("sec-fetch-site", "same-site")]),
+            refused
+        );
+        assert_eq!(with(&[]), Ok(()));
+        let rebound = HeaderMap::from_iter([
+            (HOST, HeaderValue::from_static("evil.example:8118")),
+            (
+                http::header::ORIGIN,
+                HeaderValue::from_static("http://localhost:5173"),
+            ),
+        ]);
+        let rebound = checked(&guard, "/", rebound).map_err(|refusal| refusal.code);
+        assert_eq!(rebound, Err("hostNotAllowed"), "Host is checked first");
+    }
+
+    #[test]
+    fn s02_a_refused_name_is_repeated_only_where_it_can_be_allowed() {
+        let told = |host: &str| {
+            let guard = Guard::unix(&[]);
+            let host = HeaderValue::from_str(host).expect("a value");
+            let refused = checked(&guard, "/", HeaderMap::from_iter([(HOST, host)]));
+            refused.expect_err("not its name").message
+        };
+        let line = "[guard] allow_hosts = [\"lucid.internal:8118\"]";
+        assert!(told("lucid.internal:8118").ends_with(line));
+        for marked in [
+            "marked:99999",
+            "u:marked@x",
+            "marked/",
+            "marked\"",
+            "*.marked",
+        ] {
+            assert!(!told(marked).contains("marked"), "{marked}");
+        }
     }
 }

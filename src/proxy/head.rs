@@ -2,7 +2,7 @@
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName,
-    HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    HeaderValue, MAX_FORWARDS, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Method, Response, Version};
@@ -50,8 +50,11 @@ impl Names {
     pub const HOST: Self = Self(1 << 13);
     /// `Expect`.
     pub const EXPECT: Self = Self(1 << 14);
-    /// One of those by which a browser tells who has sent a request (S3).
-    pub const SENDER: Self = Self(1 << 15);
+    /// One of those by which a browser tells who has sent a request (S3): `Origin` or `Sec-Fetch-Site`.
+    pub const SENDER: Self = Self(Self::ORIGIN.0 | Self::SEC_FETCH_SITE.0);
+    /// `Origin`.
+    pub const ORIGIN: Self = Self(1 << 15);
+    const SEC_FETCH_SITE: Self = Self(1 << 16);
 
     /// Those of a head.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -75,7 +78,8 @@ impl Names {
             "authorization" => Self::AUTHORIZATION,
             "host" => Self::HOST,
             "expect" => Self::EXPECT,
-            "origin" | "sec-fetch-site" => Self::SENDER,
+            "origin" => Self::ORIGIN,
+            "sec-fetch-site" => Self::SEC_FETCH_SITE,
             "content-length" => self.framed_by(Self::CONTENT_LENGTH, is_length(value)),
             _ => return self,
         };
@@ -130,13 +134,14 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// The members of a list, on whichever line they stand (RFC 9110 section 5.6.1).
-fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+pub(super) fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(name).into_iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     members.map(<[u8]>::trim_ascii)
 }
 
-fn has_member(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
+/// Whether it is among them, in any case.
+pub(super) fn has_member(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
     members(headers, name).any(|member| member.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
@@ -199,6 +204,10 @@ pub fn prepare_request(
     names.remove_hop_by_hop(headers);
     if names.has(Names::AUTHORIZATION) {
         headers.remove(AUTHORIZATION);
+    }
+    if names.has(Names::ORIGIN) {
+        // The guard has judged it (S3). Upstream knows none of the pages that are served here, and might refuse them.
+        headers.remove(ORIGIN);
     }
     if trailers {
         // For ourselves: what upstream sends behind the content is passed on to a client that takes it. `TE` is for one

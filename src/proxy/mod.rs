@@ -1,7 +1,8 @@
 //! The request path. `Proxy::forward` reads as the list of its steps; each is a module of its own.
 //!
 //! 1. accept: [`server`](crate::server) hands a request over;
-//! 2. [`ambiguity`]: can the request be read in one way only? [`guard`]: may this client use the proxy?
+//! 2. [`ambiguity`]: can the request be read in one way only? [`guard`]: may this client use the proxy? What a browser
+//!    asks about an allowed page is answered by [`cors`];
 //! 3. [`route`]: forward it, answer it here (`oauth2`), or refuse it;
 //! 4. [`head`]: what is about one connection goes, what upstream needs comes;
 //! 5. bearer: the current token, from [`token`](crate::token);
@@ -17,6 +18,7 @@ mod alarm;
 pub mod ambiguity;
 pub mod body;
 pub mod connection;
+pub mod cors;
 mod cure;
 pub mod exchange;
 pub mod guard;
@@ -154,6 +156,7 @@ impl Proxy {
             .then(|| Exchange::begin(&request));
         let (mut head, incoming) = request.into_parts();
         let names = Names::of(&head.headers);
+        let page = guard.page(&head, names);
         let body = RequestBody::record(&head, names, incoming, &self.settings.recordings);
         if let Some(exchange) = &exchange {
             body.count(exchange.received.clone());
@@ -176,6 +179,11 @@ impl Proxy {
                 response
             }
         };
+        match page {
+            Some(page) => page.let_read(response.headers_mut()),
+            None if guard.has_pages() => cors::vary(response.headers_mut()),
+            None => {}
+        }
         body.answered();
         if body.is_unasked() {
             // It may keep the content or send it, and nobody could tell that from the next request.
@@ -230,6 +238,9 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, Refusal> {
         ambiguity::check(head, names, guard.scheme())?;
         guard.check(head, names)?;
+        if names.has(Names::ORIGIN) && cors::is_preflight(head) {
+            return cors::answer(&head.headers, exchange);
+        }
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
             Route::Forward => {}
             // Boxed: few requests take these ways, and the others should not carry what they need.

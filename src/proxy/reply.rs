@@ -109,10 +109,7 @@ impl Refusal {
         )
     }
 
-    pub(super) fn origin_not_allowed(origin: &str) -> Self {
-        let message = format!(
-            "a web page ({origin}) sent this request; this proxy serves programs, not web pages"
-        );
+    pub(super) fn origin_not_allowed(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "originNotAllowed",
@@ -338,6 +335,15 @@ pub(crate) fn unasked(refusal: Refusal) -> Vec<u8> {
 /// An answer with status 200 that the proxy makes by itself; `details` says so.
 pub(super) fn answer(json: &impl Serialize, details: &str) -> Response<ResponseBody> {
     own(json, &request_id(), status_line("details=", details))
+}
+
+/// An answer without content that the proxy makes by itself; `details` says so.
+pub(super) fn no_content(details: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::local(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let status_line = status_line("details=", details);
+    response.headers_mut().insert(PROXY_STATUS, status_line);
+    response
 }
 
 fn own(

@@ -117,12 +117,13 @@ impl Worker {
     }
 }
 
-/// By which names a listening socket may be asked.
+/// By which names a listening socket may be asked, and by which pages.
 fn guard(endpoint: &Endpoint, guard: &config::Guard) -> Guard {
-    match endpoint {
+    let names = match endpoint {
         Endpoint::Tcp { scheme, address } => Guard::tcp(*scheme, *address, &guard.allow_hosts),
         Endpoint::Unix(_) => Guard::unix(&guard.allow_hosts),
-    }
+    };
+    names.with_pages_of(&guard.allow_origins)
 }
 
 /// Accepts on one listening socket until told to stop.

@@ -12,6 +12,7 @@ mod commands;
 mod config;
 mod conformance;
 mod connecting;
+mod cors;
 mod docs;
 mod doctor;
 mod early_answer;
