@@ -1,7 +1,7 @@
 //! `lucid-proxy check`: the configuration, without the network.
 
 use super::{ConfigOption, Failure, chain, load, print};
-use crate::config::{Credential, Need, Network, Origin, Way};
+use crate::config::{Config, Credential, Kind, Need, Network, Origin, Way};
 use crate::server::Server;
 use crate::token::record::Record;
 use crate::token::scopes;
@@ -17,18 +17,30 @@ pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     };
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     print(&format!(
-        "configuration  {source}: ok\nlisten         {}\nworkers        {}\nupstream       {}{}\ntoken endpoint {}{}\nstore          {}\nlogin          {}",
+        "configuration  {source}: ok\nlisten         {}\nworkers        {}\nupstream       {}{}\n{}",
         listen.join(", "),
         config.workers,
         config.upstream.origin,
         through(&config.upstream.network, &config.upstream.origin),
-        config.credential.token_url,
-        Origin::of(&config.credential.token_url)
-            .map(|origin| through(&config.credential.network, &origin))
-            .unwrap_or_default(),
-        config.credential.store.display(),
-        login(&config.credential),
+        credential(&config),
     ))
+}
+
+/// How requests are authenticated.
+fn credential(config: &Config) -> String {
+    let credential = &config.credential;
+    if let Kind::ApiKey(_) = credential.kind {
+        return "credential     an API key".to_owned();
+    }
+    format!(
+        "token endpoint {}{}\nstore          {}\nlogin          {}",
+        credential.token_url,
+        Origin::of(&credential.token_url)
+            .map(|origin| through(&credential.network, &origin))
+            .unwrap_or_default(),
+        credential.store.display(),
+        login(credential),
+    )
 }
 
 /// The proxy that requests go through, if they do.

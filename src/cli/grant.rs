@@ -18,7 +18,7 @@ use crate::token::{Grant, NoToken};
 /// Enough to store a pair on a disk that works.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The configured grant, for a question that waits no longer than `patience`.
+/// The configured login, for a question that waits no longer than `patience`.
 pub(super) fn open(config: &Config, patience: Duration) -> Result<(Grant, Refresher), OpenError> {
     Refresher::open(&config.credential, patience, Arc::new(SystemClock))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use clap::Args;
 
-use super::{ConfigOption, Failure, load, print};
+use super::{ConfigOption, Failure, load_login, print};
 use crate::clock;
 use crate::config::Need;
 use crate::secret::{ExposeSecret, Secret, is_one_word};
@@ -33,7 +33,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure> {
-    let config = load(option, Need::Store)?;
+    let config = load_login(option, Need::Store, "replace")?;
     let imported = read(&options.file)?;
     let store = Store::new(config.credential.store.clone());
     store.probe()?;

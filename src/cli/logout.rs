@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use clap::Args;
 
-use super::{ConfigOption, Failure, Signals, chain, load, print};
+use super::{ConfigOption, Failure, Signals, chain, load_login, print};
 use crate::clock;
 use crate::config::{Credential, Need};
 use crate::token::answer::Introspection;
@@ -32,7 +32,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure> {
-    let config = load(option, Need::Store)?;
+    let config = load_login(option, Need::Store, "end")?;
     let store = Store::new(config.credential.store.clone());
     if let Some(nothing) = nothing_to_end(&store, store.read()?.as_ref()) {
         return print(&nothing);

@@ -24,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{Config, ConfigError, LogFormat, Need, ProcessEnvironment};
+use crate::config::{Config, ConfigError, Kind, LogFormat, Need, ProcessEnvironment};
 use crate::server::{Endpoint, Server, StartError};
 use crate::telemetry;
 use crate::token::refresher::OpenError;
@@ -48,6 +48,7 @@ const EXIT_CODES: &str = "\
 Without a command: serve.
 Exit codes: 0 done, 1 failed or stopped by a second signal, 2 usage, 77 login needed, 78 configuration.
 Variables: LUCID_CLIENT_ID and LUCID_CLIENT_SECRET are enough to run without a proxy.toml;
+so is LUCID_API_KEY, while nothing is said of an OAuth client;
 LUCID_REFRESH_TOKEN is read once, while there is no login yet; RUST_LOG chooses what is logged;
 HTTPS_PROXY, ALL_PROXY and NO_PROXY lead through a company's proxy, as they do for curl.";
 
@@ -69,7 +70,7 @@ enum Command {
     Login(login::Options),
     /// Take over a login: the token_info.json of Lucid's example script, or a refresh token
     Import(import::Options),
-    /// Print a valid access token, refreshing it first if need be
+    /// Print a valid access token, refreshing it first if need be; or the API key
     Token,
     /// Refresh the token now; asks first when other processes use the login
     Refresh(refresh::Options),
@@ -108,10 +109,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Some(
                 StartError::Exposed(_)
                     | StartError::Certificate(..)
-                    | StartError::Grant(OpenError::NoClient)
+                    | StartError::Grant(OpenError::NoClient | OpenError::BadKey)
             )
         )
-        || matches!(open, Some(OpenError::NoClient));
+        || matches!(open, Some(OpenError::NoClient | OpenError::BadKey));
     if configuration { CONFIGURATION } else { 1 }
 }
 
@@ -282,6 +283,20 @@ fn hangup_is_ignored() -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask & 1 != 0)
+}
+
+/// Loads the configuration for a command that is about a login (`to_do`: what it does), of which there is none where an
+/// API key is configured.
+fn load_login(option: &ConfigOption, need: Need, to_do: &str) -> Result<Config, Failure> {
+    let config = load(option, need)?;
+    match &config.credential.kind {
+        Kind::OAuth => Ok(config),
+        Kind::ApiKey(_) => Err(anyhow::anyhow!(
+            "credentials.{} is an API key, which stays as it is: there is no login to {to_do}; requests need none; to use a login in its place, set kind = \"oauth\"",
+            config.credential.name
+        )
+        .into()),
+    }
 }
 
 fn start_logging(config: &Config) {

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::times::local;
-use super::{ConfigOption, Failure, grant, load, print, start_logging_for_scripts};
+use super::{ConfigOption, Failure, grant, load_login, print, start_logging_for_scripts};
 use crate::config::Need;
 use crate::token::store::{Store, StoreError};
 
@@ -25,7 +25,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure> {
-    let config = load(option, Need::Everything)?;
+    let config = load_login(option, Need::Everything, "refresh")?;
     start_logging_for_scripts();
     let patience = config.timeouts.token.max(PATIENCE);
     let (grant, refresher) = grant::open(&config, patience)?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::raw::{Found, Source, Table};
 use super::{
-    Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Log,
-    LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
-    limits, listen, names, replay, secrets, state_directory,
+    Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Kind,
+    Log, LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
+    api_key, limits, listen, names, replay, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -40,7 +40,10 @@ pub(super) fn check<'a>(
         ..check_credential(source, credential, secrets, need)
     };
     if need == Need::Everything {
-        let token_endpoint = Origin::of(&credential.token_url);
+        let token_endpoint = match credential.kind {
+            Kind::OAuth => Origin::of(&credential.token_url),
+            Kind::ApiKey(_) => None,
+        };
         for origin in [Some(&upstream.origin), token_endpoint.as_ref()]
             .into_iter()
             .flatten()
@@ -145,12 +148,10 @@ fn check_credential<'a>(
     mut secrets: secrets::Secrets<'_>,
     need: Need,
 ) -> Credential {
-    let kind = table.string(source, "kind");
-    if let Some(kind) = kind.filter(|kind| kind.value != "oauth") {
-        source.problem(Some(&kind.at), &kind.key, "expected \"oauth\"");
-    }
+    let kind = api_key::check_kind(source, &mut table, &mut secrets);
     let environment = secrets.environment();
-    let required = need == Need::Everything;
+    let is_oauth = matches!(kind, Kind::OAuth);
+    let required = is_oauth && need == Need::Everything;
     let id = secrets.take(source, &mut table, &secrets::CLIENT_ID, required);
     let secret = secrets.take(source, &mut table, &secrets::CLIENT_SECRET, required);
     let refresh_token = secrets.take(source, &mut table, &secrets::REFRESH_TOKEN, false);
@@ -159,11 +160,15 @@ fn check_credential<'a>(
         .map_or_else(|| "token_info.json".to_owned(), |found| found.value);
     let credential = Credential {
         name: DEFAULT_CREDENTIAL.to_owned(),
-        client: id.zip(secret).map(|(id, secret)| Client {
-            id: secrets::plain(&id),
-            secret,
-        }),
-        refresh_token,
+        kind,
+        client: id
+            .zip(secret)
+            .filter(|_| is_oauth)
+            .map(|(id, secret)| Client {
+                id: secrets::plain(&id),
+                secret,
+            }),
+        refresh_token: refresh_token.filter(|_| is_oauth),
         token_url: check_url(
             source,
             &mut table,

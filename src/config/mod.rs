@@ -3,6 +3,7 @@
 //! [`Config::load`] reports every problem that it finds, each with its place in the file and what would be accepted.
 
 mod accounts;
+mod api_key;
 mod ca_file;
 mod check;
 mod http_proxy;
@@ -101,6 +102,8 @@ pub enum HttpVersions {
 pub struct Credential {
     /// The name behind `credentials.`.
     pub name: String,
+    /// A grant or a key. Of a key, what follows says nothing but `oauth2_endpoint` and `secret_variables`.
+    pub kind: Kind,
     /// Identifies the application at Lucid; `None` only where [`Need`] does not ask for it.
     pub client: Option<Client>,
     /// A refresh token to begin with; used only while the store has no pair.
@@ -129,6 +132,15 @@ pub struct Credential {
     pub hooks: Hooks,
     /// Variables that may hold a secret; programs that this one starts do not get them.
     pub secret_variables: Vec<String>,
+}
+
+/// The kind of a credential.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A grant that is refreshed.
+    OAuth,
+    /// A key that stays as it is (T16).
+    ApiKey(Secret),
 }
 
 /// What becomes of the requests of a program that refreshes by itself (rule F11).

@@ -132,6 +132,8 @@ pub(super) struct Table<'a> {
     path: String,
     entries: BTreeMap<String, Entry<'a>>,
     asked: Vec<&'static str>,
+    /// Of these, what means nothing here.
+    refused: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -156,6 +158,7 @@ impl<'a> Table<'a> {
             path: path.to_owned(),
             entries,
             asked: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -339,10 +342,33 @@ impl<'a> Table<'a> {
         Table::new(&path, below)
     }
 
+    /// Whether the file has one of these keys here.
+    pub(super) fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.entries.contains_key(*name))
+    }
+
+    /// Reports each of these keys that the file has here, and takes it: they are known, and mean nothing beside others.
+    pub(super) fn refuse(
+        &mut self,
+        source: &mut Source<'a>,
+        names: &[&'static str],
+        message: &str,
+    ) {
+        self.refused.extend(names);
+        for name in names {
+            let key = self.key(name);
+            if let Some(entry) = self.entries.remove(*name) {
+                source.problem(Some(&entry.key_at), &key, message);
+            }
+            source.known.push(key);
+        }
+    }
+
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self, source: &mut Source<'a>) {
         for (name, entry) in &self.entries {
             let mut accepted = self.asked.clone();
+            accepted.retain(|name| !self.refused.contains(name));
             accepted.sort_unstable();
             let message = format!("unknown key; accepted here: {}", accepted.join(", "));
             source.problem(Some(&entry.key_at), &self.key(name), message);

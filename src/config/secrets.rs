@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::raw::{Source, Table};
+use super::raw::{At, Source, Table};
 use super::{Environment, Found};
 use crate::secret::{ExposeSecret, Secret};
 
@@ -54,6 +54,13 @@ pub(super) const REFRESH_TOKEN: Keys = Keys {
     usual_variable: Some("LUCID_REFRESH_TOKEN"),
     is_public: |_| false,
 };
+pub(super) const API_KEY: Keys = Keys {
+    inline: "api_key",
+    env: "api_key_env",
+    file: "api_key_file",
+    usual_variable: Some("LUCID_API_KEY"),
+    is_public: |_| false,
+};
 pub(super) const PROXY: Keys = Keys {
     inline: "proxy",
     env: "proxy_env",
@@ -87,6 +94,12 @@ impl<'e> Secrets<'e> {
         self.variables
     }
 
+    /// Whether the variable that is read where no key is given has a value.
+    pub(super) fn usual_is_set(&self, keys: &Keys) -> bool {
+        let usual = keys.usual_variable;
+        usual.is_some_and(|usual| self.environment.var(usual).is_some())
+    }
+
     /// Where variables are read.
     pub(super) fn environment(&self) -> &'e dyn Environment {
         self.environment
@@ -101,10 +114,22 @@ impl<'e> Secrets<'e> {
         keys: &Keys,
         required: bool,
     ) -> Option<Secret> {
+        let found = self.take_with_place(source, table, keys, required);
+        found.map(|(value, _)| value)
+    }
+
+    /// As [`Secrets::take`], with the place in the file, where that names it.
+    pub(super) fn take_with_place<'a>(
+        &mut self,
+        source: &mut Source<'a>,
+        table: &mut Table<'a>,
+        keys: &Keys,
+        required: bool,
+    ) -> Option<(Secret, Option<At>)> {
         let usual = keys.usual_variable;
         self.variables.extend(usual.map(str::to_owned));
         match self.given(source, table, keys) {
-            Given::Value(found) => Some(found.value),
+            Given::Value(found) => Some((found.value, Some(found.at))),
             Given::Wrong => None,
             Given::Unset(env) => {
                 if required {
@@ -121,7 +146,7 @@ impl<'e> Secrets<'e> {
                     let message = format!("missing: {set}give {} or {}", keys.env, keys.file);
                     source.problem(None, &table.key(keys.inline), message);
                 }
-                value.map(Secret::from)
+                value.map(|value| (Secret::from(value), None))
             }
         }
     }

@@ -165,12 +165,14 @@ impl Proxy {
         head::authorize(&mut head.headers, bearer.header.clone());
         let replayed = match head::has_upgrade(&head.headers) {
             true => self.ask_for_websocket(head, body, bearer.generation).await,
-            false => self.send(head, body, Some(bearer.generation)).await,
+            false => self.send(head, body, bearer.generation).await,
         };
         match replayed {
             Ok(second) => {
                 let is_cured = second.status() != StatusCode::UNAUTHORIZED;
-                grant.replayed(bearer.generation, is_cured);
+                if let Some(generation) = bearer.generation {
+                    grant.replayed(generation, is_cured);
+                }
                 second.replayed()
             }
             Err(error) => {

@@ -262,10 +262,11 @@ impl Proxy {
         };
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
-        let first = self.send(head, body, Some(bearer.generation)).await?;
-        let mut answer = match route::is_curable(first.status(), &head.uri) {
-            false => first,
-            true => Box::pin(self.cure(first, head, body, bearer.generation)).await,
+        let first = self.send(head, body, bearer.generation).await?;
+        let is_curable = route::is_curable(first.status(), &head.uri);
+        let mut answer = match bearer.generation.filter(|_| is_curable) {
+            None => first,
+            Some(generation) => Box::pin(self.cure(first, head, body, generation)).await,
         };
         drop(on_its_way);
         answer.note(exchange);

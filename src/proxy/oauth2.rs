@@ -27,6 +27,9 @@ use crate::token::{Bearer, Terms};
 /// The largest request that is read: tokens and an application's credentials take a few kilobytes at the most.
 const LARGEST: usize = 64 << 10;
 
+/// How long Lucid's access tokens live.
+const USUAL_LIFETIME: Duration = Duration::from_secs(3600);
+
 /// What a program asks.
 #[derive(Debug, PartialEq, Eq)]
 enum Errand {
@@ -54,7 +57,7 @@ impl Proxy {
         }
         let bearer = self.settings.grant.bearer().await?;
         if let Some(exchange) = exchange {
-            exchange.generation = Some(bearer.generation);
+            exchange.generation = bearer.generation;
             exchange.note = Some("answered here");
         }
         let (client_id, now) = (self.settings.client_id.as_str(), SystemClock.now().wall);
@@ -228,6 +231,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 struct Refreshed<'a> {
     access_token: String,
     refresh_token: String,
+    /// Not known where there is an API key.
+    #[serde(skip_serializing_if = "str::is_empty")]
     client_id: &'a str,
     #[serde(flatten)]
     expiry: Expiry,
@@ -242,6 +247,7 @@ struct Refreshed<'a> {
 #[derive(Serialize)]
 struct Introspected<'a> {
     active: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
     client_id: &'a str,
     #[serde(flatten)]
     expiry: Expiry,
@@ -295,12 +301,19 @@ impl Member {
     }
 }
 
+/// When a placeholder for the access token dies. That for an API key, of whose end nobody knows, lives as long as a token
+/// of Lucid's, from the moment in which somebody asks.
+fn end(terms: &Terms, now: SystemTime) -> SystemTime {
+    terms.expires_at.unwrap_or(now + USUAL_LIFETIME)
+}
+
 fn refreshed<'a>(bearer: &'a Bearer, client_id: &'a str, now: SystemTime) -> Refreshed<'a> {
+    let generation = bearer.generation.unwrap_or(0);
     Refreshed {
-        access_token: Placeholder::Access.token(bearer.generation),
-        refresh_token: Placeholder::Refresh.token(bearer.generation),
+        access_token: Placeholder::Access.token(generation),
+        refresh_token: Placeholder::Refresh.token(generation),
         client_id,
-        expiry: Expiry::of(bearer.terms.expires_at, now),
+        expiry: Expiry::of(end(&bearer.terms, now), now),
         scopes: &bearer.terms.scopes,
         token_type: "bearer",
         member: Member::of(&bearer.terms),
@@ -313,9 +326,10 @@ fn introspected<'a>(
     client_id: &'a str,
     now: SystemTime,
 ) -> Introspected<'a> {
+    let access_token = end(terms, now);
     let end = match placeholder {
-        Placeholder::Access => terms.expires_at,
-        Placeholder::Refresh => terms.refresh_token_end.unwrap_or(terms.expires_at),
+        Placeholder::Access => access_token,
+        Placeholder::Refresh => terms.refresh_token_end.unwrap_or(access_token),
     };
     Introspected {
         active: true,

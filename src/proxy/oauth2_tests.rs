@@ -180,9 +180,9 @@ fn at(milliseconds: u64) -> SystemTime {
 fn bearer(scopes: &[&str], user_id: Option<u64>, account_id: Option<u64>) -> Bearer {
     Bearer {
         header: bearer_header(&Secret::from("oauth2-marked")).expect("a header"),
-        generation: 7,
+        generation: Some(7),
         terms: Terms {
-            expires_at: at(1_900_000_000_123),
+            expires_at: Some(at(1_900_000_000_123)),
             refresh_token_end: Some(at(1_915_000_000_000)),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             owner: Owner {

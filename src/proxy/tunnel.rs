@@ -66,9 +66,10 @@ impl Proxy {
         let first = self
             .ask_for_websocket(head, body, bearer.generation)
             .await?;
-        let mut answer = match route::is_curable(first.status(), &head.uri) {
-            false => first,
-            true => self.cure(first, head, body, bearer.generation).await,
+        let is_curable = route::is_curable(first.status(), &head.uri);
+        let mut answer = match bearer.generation.filter(|_| is_curable) {
+            None => first,
+            Some(generation) => self.cure(first, head, body, generation).await,
         };
         drop(on_its_way);
         answer.note(exchange);
@@ -85,7 +86,7 @@ impl Proxy {
         &self,
         head: &Parts,
         body: &RequestBody,
-        generation: u64,
+        generation: Option<u64>,
     ) -> Result<Answer, SendError> {
         let target = &self.settings.target;
         let Connection {
@@ -112,7 +113,7 @@ impl Proxy {
         }
         let response =
             response.map(|incoming| UpstreamBody::alone(incoming, driver, self.upstream.clone()));
-        Answer::plain(response, Some(generation))
+        Answer::plain(response, generation)
     }
 
     /// The 101 as the client should see it, and the tunnel behind it.

@@ -26,6 +26,8 @@ pub struct Behaviour {
     /// What a person who approves at the authorize page grants, when it is not what was asked for. Default: what was
     /// asked for. Applies to approvals from now on.
     pub granted_scopes: Option<Vec<String>>,
+    /// An API key that is taken like a living access token with `scopes`, of the user `user_id`. Default: none.
+    pub api_key: Option<String>,
     /// Who is logged in at the authorize page, and to whom the grants of [`Sandbox::approve`](super::Sandbox::approve)
     /// belong; another id is another person. Default: 4711, Ada Demo. `GET /users/me/profile` answers with the id of
     /// the grant whose token it sees.
@@ -122,6 +124,7 @@ impl Default for Behaviour {
             .map(String::from)
             .to_vec(),
             granted_scopes: None,
+            api_key: None,
             user_id: USER_ID,
             account_id: ACCOUNT_ID,
             redirect_uris: None,

@@ -61,7 +61,7 @@ pub struct Counts {
     /// API answers by status, counted when the head of the answer is ready.
     pub api_by_status: BTreeMap<u16, u64>,
     /// API requests by the generation of the pair whose access token they carried, living or dead. The generation is
-    /// the ordinal of the pair within its grant; the first is 1.
+    /// the ordinal of the pair within its grant; the first is 1. With the API key it is 0.
     pub api_by_generation: BTreeMap<u64, u64>,
     /// API requests whose access token was expired, spent or revoked.
     pub dead_tokens: u64,

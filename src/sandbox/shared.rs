@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::behaviour::{ApiFailure, Behaviour, TokenFailure};
 use super::codes::Codes;
 use super::counts::Ledger;
-use super::grants::{Grants, Terms};
+use super::grants::{Bearer, Grants, Terms};
 use super::image::ImageCache;
 use super::library::Library;
 use super::pair::{Owner, Pair};
@@ -82,6 +82,17 @@ impl Shared {
             (behaviour.scopes.clone(), Owner::User(behaviour.user_id))
         };
         self.grants().approve(scopes, owner, terms, Utc::now())
+    }
+
+    /// What the API key stands for, if that is what `token` is.
+    pub(super) fn bearer_of_key(&self, token: &str) -> Option<Bearer> {
+        let behaviour = self.behaviour.borrow();
+        let is_key = behaviour.api_key.as_deref() == Some(token);
+        is_key.then(|| Bearer {
+            generation: 0,
+            scopes: behaviour.scopes.clone().into(),
+            owner: Owner::User(behaviour.user_id),
+        })
     }
 
     /// Waits until the behaviour lets pass.

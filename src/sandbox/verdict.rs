@@ -37,10 +37,13 @@ impl Verdict {
             };
         }
         let token = match bearer_token(&head.headers) {
-            Some(token) => shared
-                .grants()
-                .judge(token, Utc::now())
-                .map_err(Refused::Denied),
+            Some(token) => match shared.bearer_of_key(token) {
+                Some(bearer) => Ok(bearer),
+                None => {
+                    let judged = shared.grants().judge(token, Utc::now());
+                    judged.map_err(Refused::Denied)
+                }
+            },
             None => Err(Refused::Missing),
         };
         let accepted = token.is_ok() && !refuse_anyway;

@@ -41,7 +41,7 @@ use crate::clock::SystemClock;
 use crate::config::{Address, Config};
 use crate::proxy::Settings;
 use crate::tls::TlsError;
-use crate::token::refresher::{OpenError, Refresher};
+use crate::token::refresher::{self, OpenError, Refresher};
 pub use activation::ActivationError;
 use bind::{Bound, Listeners};
 use connection::Bounds;
@@ -60,7 +60,8 @@ pub struct Server {
     endpoints: Vec<Endpoint>,
     config: Config,
     settings: Settings,
-    refresher: Refresher,
+    /// `None` where there is nothing to refresh.
+    refresher: Option<Refresher>,
 }
 
 /// A server at work. Dropped without [`Running::shutdown`], it is told to stop and not waited for.
@@ -135,7 +136,7 @@ impl Server {
         let endpoints = listeners.bound.iter().map(|bound| bound.endpoint.clone());
         let endpoints = endpoints.collect();
         let clock = Arc::new(SystemClock);
-        let (grant, refresher) = Refresher::open(&config.credential, config.timeouts.token, clock)?;
+        let (grant, refresher) = refresher::open(&config.credential, config.timeouts.token, clock)?;
         let settings = Settings::new(config, grant)?;
         Ok(Self {
             listeners,
@@ -227,7 +228,7 @@ impl Server {
 
 /// The thread for everything that is not a request.
 fn start_background(
-    refresher: Refresher,
+    refresher: Option<Refresher>,
     certificates: Vec<Arc<Certificate>>,
     config: &Config,
     stop: &CancellationToken,
@@ -247,8 +248,14 @@ fn start_background(
         .spawn(move || {
             let _died = died;
             runtime.block_on(async {
+                let refreshed = async {
+                    match refresher {
+                        Some(refresher) => refresher.run(stop, drain).await,
+                        None => stop.cancelled().await,
+                    }
+                };
                 tokio::select! {
-                    () = refresher.run(stop, drain) => {}
+                    () = refreshed => {}
                     () = tls::keep_fresh(certificates) => {}
                 }
             });

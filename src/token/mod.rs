@@ -40,16 +40,20 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use http::header::InvalidHeaderValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Now};
-use crate::secret::Secret;
+use crate::secret::{Secret, bearer_header};
 use answer::Owner;
 pub use decision::NoToken;
 use decision::{Ask, Trouble, Verdict};
 use state::State;
 use traffic::{Lane, Traffic};
+
+/// Further away than any clock gets, and no more than any system can tell: some 30 000 years.
+const FOR_EVER: Duration = Duration::from_secs(1 << 40);
 
 /// A grant as requests see it. Cheap to clone; all clones are the same grant.
 #[derive(Clone, Debug)]
@@ -60,17 +64,18 @@ pub struct Grant(Arc<Shared>);
 pub struct Bearer {
     /// The value of `Authorization`, marked sensitive.
     pub header: HeaderValue,
-    /// The generation that it belongs to, which travels with the request.
-    pub generation: u64,
+    /// The generation that it belongs to, which travels with the request; `None` where no other follows, as of an API
+    /// key.
+    pub generation: Option<u64>,
     /// What else is known of its pair.
     pub terms: Terms,
 }
 
 /// What is known of a pair beside its tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// When the access token dies.
-    pub expires_at: SystemTime,
+    /// When the access token dies; `None` of an API key, of which nobody says so.
+    pub expires_at: Option<SystemTime>,
     /// When the refresh token dies if nobody uses it.
     pub refresh_token_end: Option<SystemTime>,
     /// What was granted; empty where the token endpoint did not say.
@@ -117,6 +122,32 @@ struct Standing {
 }
 
 impl Grant {
+    /// An API key in the place of a grant: always the same bearer, without a generation, so that nothing is ever
+    /// reported about it (T16).
+    ///
+    /// # Errors
+    ///
+    /// When the key has a character that no header value may carry.
+    pub fn fixed(
+        key: &Secret,
+        clock: Arc<dyn Clock>,
+        patience: Duration,
+    ) -> Result<Self, InvalidHeaderValue> {
+        let bearer = Bearer {
+            header: bearer_header(key)?,
+            generation: None,
+            terms: Terms::default(),
+        };
+        let nothing = "there is no login behind an API key".to_owned();
+        let state = State::new(None, Some(Trouble::LoginRequired(nothing)));
+        let grant = Self::new(state, None, clock, patience);
+        grant.0.standing.store(Arc::new(Standing {
+            bearer: Some(Arc::new(bearer)),
+            fresh_until: SystemTime::UNIX_EPOCH + FOR_EVER,
+        }));
+        Ok(grant)
+    }
+
     fn new(
         state: State,
         bearer: Option<Arc<Bearer>>,

@@ -22,7 +22,7 @@ use super::transport::{Https, TransportError};
 use super::watch::Watch;
 use super::{Grant, scopes};
 use crate::clock::{self, Clock, Now};
-use crate::config::Credential;
+use crate::config::{self, Credential};
 
 /// Timers only wake up, at least this often: the machine may have slept meanwhile (T12).
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -56,6 +56,9 @@ pub enum OpenError {
     /// The token endpoint cannot be asked.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The API key cannot be sent.
+    #[error("the API key has characters that no header may carry")]
+    BadKey,
     /// The application's credentials are not configured.
     #[error("the client id and secret are missing: set LUCID_CLIENT_ID and LUCID_CLIENT_SECRET")]
     NoClient,
@@ -63,6 +66,28 @@ pub enum OpenError {
 
 /// How long the refresher may go on trying to store a pair after it was told to stop.
 pub type Drain = Duration;
+
+/// What requests are authenticated with, and what keeps it alive: of an API key nothing does.
+///
+/// # Errors
+///
+/// When the store holds something unusable, the token endpoint cannot be prepared, or the key cannot be sent.
+pub fn open(
+    credential: &Credential,
+    patience: Duration,
+    clock: Arc<dyn Clock>,
+) -> Result<(Grant, Option<Refresher>), OpenError> {
+    match &credential.kind {
+        config::Kind::OAuth => {
+            let (grant, refresher) = Refresher::open(credential, patience, clock)?;
+            Ok((grant, Some(refresher)))
+        }
+        config::Kind::ApiKey(key) => {
+            let grant = Grant::fixed(key, clock, patience).map_err(|_| OpenError::BadKey)?;
+            Ok((grant, None))
+        }
+    }
+}
 
 impl Refresher {
     /// Reads the store and makes the grant that stands in it; with an empty store and a configured refresh token, a

@@ -69,7 +69,7 @@ pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Optio
     let bearer = header.and_then(Result::ok).map(|header| {
         Arc::new(Bearer {
             header,
-            generation,
+            generation: Some(generation),
             terms: terms(record),
         })
     });
@@ -78,7 +78,7 @@ pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Optio
 
 fn terms(record: &Record) -> Terms {
     Terms {
-        expires_at: record.expires_at,
+        expires_at: Some(record.expires_at),
         refresh_token_end: record.refresh_token_end(),
         scopes: record.scopes.clone(),
         owner: Owner::of(record),

@@ -4,6 +4,7 @@ mod upload_ends;
 mod world;
 
 mod activation;
+mod api_key;
 mod bad_input;
 mod big_bodies;
 mod by_proxy;

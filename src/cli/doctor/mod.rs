@@ -21,9 +21,11 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{ConfigOption, Failure, chain, load, print, start_logging_for_scripts};
-use crate::config::{Config, Need, Origin};
+use crate::config::{Config, Kind, Need, Origin};
+use crate::secret::Secret;
 use crate::server::Server;
 use crate::token::store::Store;
+use profile::Proof;
 use report::{Check, Fault, Report};
 
 pub(super) const HELP: &str = "\
@@ -68,6 +70,10 @@ async fn examine(option: &ConfigOption) -> Report {
         return report;
     };
     let credential = &config.credential;
+    if let Kind::ApiKey(key) = &credential.kind {
+        try_key(&config, key, &mut report).await;
+        return report;
+    }
     let store = Store::new(credential.store.clone());
     let record = store::examine(&store, &mut report);
     tokens::login(credential, &store, record.as_ref(), &mut report);
@@ -90,8 +96,23 @@ async fn examine(option: &ConfigOption) -> Report {
         _ => upstream.as_ref().map(drop).map_err(|unreached| *unreached),
     };
     let living = tokens::examine(credential, &store, record, endpoint, &mut report).await;
+    let living = living.map(|record| Proof::Login(Box::new(record)));
     profile::examine(&config.upstream.origin, upstream, living, &mut report).await;
     report
+}
+
+/// An API key is proved by the request alone: there is neither a login nor a token endpoint.
+async fn try_key(config: &Config, key: &Secret, report: &mut Report) {
+    let upstream = &config.upstream;
+    let way = network::examine(
+        &network::UPSTREAM,
+        &upstream.network,
+        &upstream.origin,
+        report,
+    );
+    let way = way.await;
+    let proof = Proof::Key(key.clone());
+    profile::examine(&upstream.origin, way, Ok(proof), report).await;
 }
 
 /// Without the application's credentials there is still something to check.

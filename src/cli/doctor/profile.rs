@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::super::times::{local, span};
 use super::network::Io;
-use super::report::{Check, Report, Unreached};
-use super::tokens::{Living, not_tried};
+use super::report::{Check, Fault, Report, Unreached};
+use super::tokens::{NotTried, not_tried};
 use crate::config::Origin;
-use crate::secret::bearer_header;
+use crate::secret::{Secret, bearer_header};
 use crate::token::record::Record;
 use crate::token::transport::date;
 
@@ -32,6 +32,61 @@ const USUAL_SKEW: Duration = Duration::from_secs(30);
 /// Here certificates and expiries begin to be misjudged.
 const HARMFUL_SKEW: Duration = Duration::from_secs(300);
 
+/// What the request is authenticated with.
+pub(super) enum Proof {
+    /// The access token of a login that should live.
+    Login(Box<Record>),
+    /// An API key.
+    Key(Secret),
+}
+
+impl Proof {
+    fn secret(&self) -> &Secret {
+        match self {
+            Self::Login(record) => &record.access_token,
+            Self::Key(key) => key,
+        }
+    }
+
+    fn refused(&self, seen: &str) -> Check {
+        match self {
+            Self::Login(record) => Check::failed(
+                PROFILE,
+                format!(
+                    "{seen}, although the token should live until {}",
+                    local(record.expires_at)
+                ),
+                "a running proxy heals that with the first request; to do so now: lucid-proxy refresh",
+            ),
+            Self::Key(_) => Check::failed(
+                PROFILE,
+                format!("{seen}: Lucid does not take the API key"),
+                "compare LUCID_API_KEY, or what proxy.toml says, with the keys in Lucid's developer portal: it may have expired or been removed there; nothing here can renew it",
+            )
+            .of(Fault::Configuration),
+        }
+    }
+
+    fn forbidden(&self, seen: &str) -> Check {
+        match self {
+            Self::Login(record) if record.account_id.is_some() => Check::ok(
+                PROFILE,
+                format!("{seen}: the token was taken; an account has no profile"),
+            ),
+            Self::Login(_) => Check::warning(
+                PROFILE,
+                format!("{seen}: the token was taken, but may not read profiles"),
+                "nothing, if no program needs the scope user.profile; else add it to scopes and run: lucid-proxy login",
+            ),
+            Self::Key(_) => Check::warning(
+                PROFILE,
+                format!("{seen}: the API key was taken, but may not read profiles"),
+                "nothing, if no program needs them; else make a key with that grant in Lucid's developer portal",
+            ),
+        }
+    }
+}
+
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
@@ -46,7 +101,7 @@ struct Answer {
 pub(super) async fn examine(
     origin: &Origin,
     way: Result<Box<dyn Io>, Unreached>,
-    living: Living,
+    living: Result<Proof, NotTried>,
     report: &mut Report,
 ) {
     let stream = match way {
@@ -62,14 +117,14 @@ pub(super) async fn examine(
             report.push(not_tried(PROFILE, because, advice));
             ask(origin, Method::HEAD, "/", None, stream).await
         }
-        Ok(record) => {
-            let Ok(bearer) = bearer_header(&record.access_token) else {
+        Ok(proof) => {
+            let Ok(bearer) = bearer_header(proof.secret()) else {
                 let seen = "the access token has characters that no header may carry";
                 report.push(Check::failed(PROFILE, seen, "run: lucid-proxy refresh"));
                 return;
             };
             let answer = ask(origin, Method::GET, PATH, Some(&bearer), stream).await;
-            report.push(judge(origin, answer.as_ref(), &record));
+            report.push(judge(origin, answer.as_ref(), &proof));
             answer
         }
     };
@@ -130,7 +185,7 @@ async fn exchange(
     })
 }
 
-fn judge(origin: &Origin, answer: Result<&Answer, &String>, record: &Record) -> Check {
+fn judge(origin: &Origin, answer: Result<&Answer, &String>, proof: &Proof) -> Check {
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
@@ -151,23 +206,8 @@ fn judge(origin: &Origin, answer: Result<&Answer, &String>, record: &Record) -> 
             format!("{seen}, but no profile"),
             "something else than Lucid's API answers; check upstream.url",
         ),
-        (StatusCode::UNAUTHORIZED, _) => Check::failed(
-            PROFILE,
-            format!(
-                "{seen}, although the token should live until {}",
-                local(record.expires_at)
-            ),
-            "a running proxy heals that with the first request; to do so now: lucid-proxy refresh",
-        ),
-        (StatusCode::FORBIDDEN, _) if record.account_id.is_some() => Check::ok(
-            PROFILE,
-            format!("{seen}: the token was taken; an account has no profile"),
-        ),
-        (StatusCode::FORBIDDEN, _) => Check::warning(
-            PROFILE,
-            format!("{seen}: the token was taken, but may not read profiles"),
-            "nothing, if no program needs the scope user.profile; else add it to scopes and run: lucid-proxy login",
-        ),
+        (StatusCode::UNAUTHORIZED, _) => proof.refused(&seen),
+        (StatusCode::FORBIDDEN, _) => proof.forbidden(&seen),
         (StatusCode::TOO_MANY_REQUESTS, _) => Check::warning(
             PROFILE,
             seen,

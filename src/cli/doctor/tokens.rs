@@ -26,7 +26,10 @@ const NOBODYS_TOKEN: &str = "lucid-proxy-doctor";
 type Stored = Result<Record, String>;
 
 /// A pair whose access token should be taken upstream; else why none is tried, and what would help.
-pub(super) type Living = Result<Record, (String, Option<String>)>;
+pub(super) type Living = Result<Record, NotTried>;
+
+/// Why nothing is tried upstream, and what would help.
+pub(super) type NotTried = (String, Option<String>);
 
 /// What the store says about the login.
 pub(super) fn login(

@@ -24,7 +24,7 @@ use self::listener::{Door, Listener};
 use self::owner::Before;
 use self::page::Page;
 use super::times::day;
-use super::{ConfigOption, Failure, Signals, chain, load, print, start_logging};
+use super::{ConfigOption, Failure, Signals, chain, load_login, print, start_logging};
 use crate::config::{Config, Credential, LogFormat, Need, ProcessEnvironment, RedirectUrl};
 use crate::token::answer::Owner;
 use crate::token::endpoint::Code;
@@ -56,7 +56,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure> {
-    let mut config = load(option, Need::Everything)?;
+    let mut config = load_login(option, Need::Everything, "make")?;
     config.log.format = LogFormat::Text;
     start_logging(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::times::utc;
 use super::{ConfigOption, Failure, load, print, store_failure};
-use crate::config::{Credential, Need};
+use crate::config::{Credential, Kind, Need};
 use crate::token::record::{Intent, LastError, LastRotation, Record, Refusal};
 use crate::token::scopes;
 use crate::token::store::{Holder, Store};
@@ -23,12 +23,12 @@ pub(super) struct Options {
 }
 
 /// What `--json` prints. docs/status.md is its reference; fields are added over time, never renamed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Status {
     credential: String,
     state: State,
     message: Option<String>,
-    store: String,
+    store: Option<String>,
     user_id: Option<u64>,
     account_id: Option<u64>,
     generation: Option<u64>,
@@ -47,10 +47,11 @@ struct Status {
     in_use: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
     /// There is a pair, and no more is known against it.
+    #[default]
     Ready,
     /// A rotation has begun, and the process that holds the lock is about to end it.
     Rotating,
@@ -62,6 +63,8 @@ enum State {
     LoginNeeded,
     /// A person ended the login.
     LoggedOut,
+    /// There is no login: an API key is configured.
+    ApiKey,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +113,12 @@ struct Findings<'a> {
 
 pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure> {
     let config = load(option, Need::Store)?;
+    if let Kind::ApiKey(_) = config.credential.kind {
+        return print(&match options.json {
+            true => json(&Status::of_key(&config.credential)),
+            false => words::of_key(&config.credential),
+        });
+    }
     let store = Store::new(config.credential.store.clone());
     let findings = Findings {
         credential: &config.credential,
@@ -121,14 +130,28 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure
         now: SystemTime::now(),
     };
     let text = match options.json {
-        true => serde_json::to_string_pretty(&findings.status())
-            .expect("text and numbers always serialise"),
+        true => json(&findings.status()),
         false => words::lines(&findings),
     };
     print(&text)?;
     match findings.login_needed() {
         Some(message) => Err(Failure::login_needed(message)),
         None => Ok(()),
+    }
+}
+
+fn json(status: &Status) -> String {
+    serde_json::to_string_pretty(status).expect("text and numbers always serialise")
+}
+
+impl Status {
+    /// Nothing more is known of an API key than that there is one.
+    fn of_key(credential: &Credential) -> Self {
+        Self {
+            credential: credential.name.clone(),
+            state: State::ApiKey,
+            ..Self::default()
+        }
     }
 }
 
@@ -183,7 +206,7 @@ impl Findings<'_> {
             credential: self.credential.name.clone(),
             state: self.state(),
             message: self.login_needed().or(advice),
-            store: self.store.path().display().to_string(),
+            store: Some(self.store.path().display().to_string()),
             user_id: record.and_then(|record| record.user_id),
             account_id: record.and_then(|record| record.account_id),
             generation: record.and_then(|record| record.generation),

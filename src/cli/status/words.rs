@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::super::times::{day, local, span};
 use super::{Findings, State, access_token_end};
+use crate::config::Credential;
 use crate::token::record::{Intent, LastRotation, Record};
 use crate::token::scopes;
 use crate::token::store::Holder;
@@ -27,6 +28,19 @@ pub(super) fn lines(findings: &Findings<'_>) -> String {
         let held = format!("held by {holder}");
         facts.push(("lock", held));
     }
+    shown(facts)
+}
+
+/// The same for an API key.
+pub(super) fn of_key(credential: &Credential) -> String {
+    let state = "ready: an API key, with no login and nothing to refresh";
+    shown(vec![
+        ("credential", credential.name.clone()),
+        ("state", state.to_owned()),
+    ])
+}
+
+fn shown(facts: Facts) -> String {
     let line = |(name, value): (&str, String)| format!("{name:<15}{value}");
     facts.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -99,6 +113,7 @@ fn state(findings: &Findings<'_>) -> String {
         }
         (State::LoginNeeded, _) => "login needed".to_owned(),
         (State::LoggedOut, _) => "logged out".to_owned(),
+        (State::ApiKey, _) => "an API key".to_owned(),
     }
 }
 

@@ -12,7 +12,8 @@ pub(super) fn check_bearer(inner: &mut Inner, life: Life, bearer: &Bearer) {
     if !inner.is_alive(life) {
         return;
     }
-    let (generation, wall) = (bearer.generation, inner.wall());
+    let generation = bearer.generation.expect("a login counts its pairs");
+    let wall = inner.wall();
     let before = inner.fate(life).handed_out;
     if generation < before {
         inner.violate(format!(

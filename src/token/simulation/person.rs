@@ -253,7 +253,8 @@ async fn serves(world: &World, grant: &Grant) -> Result<(), String> {
         return Ok(());
     }
     // A clock that is wrong may keep a dead token; upstream's 401 cures that.
-    let newer = grant.reject(bearer.generation).await?;
+    let generation = bearer.generation.expect("a login counts its pairs");
+    let newer = grant.reject(generation).await?;
     if is_accepted(world, &newer) {
         return Ok(());
     }

@@ -182,11 +182,12 @@ async fn request(world: &World, life: Life, grant: &Grant, lane: &Lane) {
     if upstream(world, life, &bearer).await {
         return;
     }
-    let newer = grant.reject(bearer.generation).await;
+    let counted = |bearer: &Bearer| bearer.generation.expect("a login counts its pairs");
+    let newer = grant.reject(counted(&bearer)).await;
     if let Ok(newer) = newer {
         let accepted = upstream(world, life, &newer).await;
         world.lock().tally.replays += 1;
-        grant.replayed(newer.generation, accepted);
+        grant.replayed(counted(&newer), accepted);
     }
     drop(on_its_way);
 }

@@ -1,0 +1,89 @@
+//! `kind` of a credential: a grant that is refreshed, or an API key that stays as it is.
+
+use super::Kind;
+use super::raw::{Source, Table};
+use super::secrets::{API_KEY, CLIENT_ID, Secrets};
+use crate::secret::{Secret, is_one_word};
+
+/// The keys of a credential that are about a login or a refresh.
+const OF_A_GRANT: [&str; 19] = [
+    "client_id",
+    "client_id_env",
+    "client_id_file",
+    "client_secret",
+    "client_secret_env",
+    "client_secret_file",
+    "refresh_token",
+    "refresh_token_env",
+    "refresh_token_file",
+    "token_url",
+    "authorize_url",
+    "redirect_url",
+    "scopes",
+    "pkce",
+    "store",
+    "refresh_margin",
+    "rotate_idle_after",
+    "on_login_needed",
+    "on_rotated",
+];
+
+/// Those that are about an API key.
+const OF_A_KEY: [&str; 3] = ["api_key", "api_key_env", "api_key_file"];
+
+/// Takes `kind` and what belongs to an API key, and reports what belongs to the other kind.
+pub(super) fn check_kind<'a>(
+    source: &mut Source<'a>,
+    table: &mut Table<'a>,
+    secrets: &mut Secrets<'_>,
+) -> Kind {
+    let is_key = match table.string(source, "kind") {
+        None => is_implied(table, secrets),
+        Some(kind) => match kind.value.as_str() {
+            "oauth" => false,
+            "api_key" => true,
+            _ => {
+                let expected = "expected \"oauth\" or \"api_key\"";
+                source.problem(Some(&kind.at), &kind.key, expected);
+                // What else is wrong depends on what was meant.
+                table.has_any(&OF_A_KEY) && !table.has_any(&OF_A_GRANT)
+            }
+        },
+    };
+    if !is_key {
+        let message = "this is for kind = \"api_key\", and the kind here is \"oauth\"; leave it out, or set kind";
+        table.refuse(source, &OF_A_KEY, message);
+        return Kind::OAuth;
+    }
+    let message = "this is for kind = \"oauth\": with an API key there is no login and no refresh; leave it out, or set kind";
+    table.refuse(source, &OF_A_GRANT, message);
+    Kind::ApiKey(check_key(source, table, secrets))
+}
+
+/// The variable alone is enough where nothing is said of a grant: `LUCID_API_KEY=… lucid-proxy serve`.
+fn is_implied(table: &Table<'_>, secrets: &Secrets<'_>) -> bool {
+    let is_set = |keys| secrets.usual_is_set(keys);
+    !table.has_any(&OF_A_GRANT)
+        && !table.has_any(&OF_A_KEY)
+        && is_set(&API_KEY)
+        && !is_set(&CLIENT_ID)
+}
+
+fn check_key<'a>(
+    source: &mut Source<'a>,
+    table: &mut Table<'a>,
+    secrets: &mut Secrets<'_>,
+) -> Secret {
+    let nothing = || Secret::from("");
+    let given = secrets.take_with_place(source, table, &API_KEY, true);
+    let Some((key, at)) = given else {
+        // Reported already.
+        return nothing();
+    };
+    if is_one_word(&key) {
+        return key;
+    }
+    let message = "what is given is no API key: expected one word of visible ASCII characters, as Lucid shows it";
+    source.problem(at.as_ref(), &table.key("api_key"), message);
+    nothing()
+}
