@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::raw::{Found, Source, Table};
 use super::{
-    Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Guard, Hooks, HttpVersions, Kind,
-    Log, LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
-    api_key, limits, listen, names, replay, secrets, state_directory,
+    Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Hooks, HttpVersions, Kind, Log,
+    LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
+    api_key, guard, limits, listen, replay, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -55,7 +55,7 @@ pub(super) fn check<'a>(
     let replay = replay::check(source, &mut root, environment);
     let timeouts = check_timeouts(source, &mut root);
     let limits = limits::check(source, &mut root);
-    let guard = check_guard(source, &mut root);
+    let guard = guard::check(source, &mut root);
     let log = check_log(source, &mut root);
     root.finish(source);
     Config {
@@ -346,21 +346,6 @@ fn check_timeouts<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Timeouts
     };
     table.finish(source);
     timeouts
-}
-
-fn check_guard<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Guard {
-    let mut table = root.table(source, "guard");
-    let allow_hosts = names::check_hosts(source, &mut table);
-    let allow_origins = names::check_origins(source, &mut table);
-    let allow_unauthenticated = table
-        .boolean(source, "allow_unauthenticated")
-        .is_some_and(|found| found.value);
-    table.finish(source);
-    Guard {
-        allow_hosts,
-        allow_origins,
-        allow_unauthenticated,
-    }
 }
 
 fn check_log<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Log {

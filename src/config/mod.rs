@@ -6,6 +6,7 @@ mod accounts;
 mod api_key;
 mod ca_file;
 mod check;
+mod guard;
 mod http_proxy;
 mod limits;
 mod listen;
@@ -16,6 +17,7 @@ mod origin;
 mod raw;
 mod redirect;
 mod replay;
+mod rules;
 mod secrets;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use ca_file::CaFile;
+pub use guard::Guard;
 pub use http_proxy::HttpProxy;
 pub use limits::{HeadLimits, Limits};
 pub(crate) use listen::is_activated;
@@ -36,6 +39,7 @@ pub use origin::{Origin, Scheme};
 pub use raw::Problem;
 use raw::{Found, Source};
 pub use redirect::RedirectUrl;
+pub use rules::{Rule, Rules, Segment, is_refused};
 
 use crate::secret::Secret;
 
@@ -206,17 +210,6 @@ pub struct Timeouts {
     pub tunnel: Duration,
     /// How long requests may go on after the signal to stop.
     pub drain: Duration,
-}
-
-/// `[guard]`
-#[derive(Clone, Debug, Default)]
-pub struct Guard {
-    /// Values of `Host` that are accepted beside the listener's own, lower case.
-    pub allow_hosts: Vec<String>,
-    /// Origins of the web pages that are served, as browsers send them (RFC 6454 section 6.2).
-    pub allow_origins: Vec<String>,
-    /// Whether a listener may be reachable from other machines without any client key.
-    pub allow_unauthenticated: bool,
 }
 
 /// `[log]`

@@ -11,7 +11,7 @@ const LONGEST_SCHEME: usize = 32;
 
 /// Takes the values of `Host` that are accepted beside the listener's own. They come back in lower case.
 pub(super) fn check_hosts<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> Vec<String> {
-    let hosts = table.texts(source, "allow_hosts");
+    let hosts = table.texts(source, "allow_hosts").unwrap_or_default();
     let hosts = hosts.into_iter().map(|host| {
         if !is_host(&host.value) {
             let expected = "expected an exact host name, with its port unless that is 80 (443 with TLS), such as \"lucid.internal:8118\"";
@@ -24,7 +24,7 @@ pub(super) fn check_hosts<'a>(source: &mut Source<'a>, table: &mut Table<'a>) ->
 
 /// Takes the origins of the web pages that are served.
 pub(super) fn check_origins<'a>(source: &mut Source<'a>, table: &mut Table<'a>) -> Vec<String> {
-    let origins = table.texts(source, "allow_origins");
+    let origins = table.texts(source, "allow_origins").unwrap_or_default();
     let origins = origins.into_iter().map(|Found { value, key, at }| {
         if !is_origin(&value) {
             let expected = match value.as_str() {

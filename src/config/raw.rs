@@ -283,26 +283,28 @@ impl<'a> Table<'a> {
         )
     }
 
-    /// A list of strings, each with its place; empty where the file has none.
+    /// A list of strings, each with its place.
     pub(super) fn texts(
         &mut self,
         source: &mut Source<'a>,
         name: &'static str,
-    ) -> Vec<Found<String>> {
+    ) -> Option<Vec<Found<String>>> {
         let key = self.key(name);
-        let read = |value| match value {
-            DeValue::Array(array) => array
-                .into_iter()
-                .map(|value| match Item::read(&key, value) {
-                    Some(Item::Text(text)) => Some(text),
-                    _ => None,
-                })
-                .collect(),
+        let text = |value: Spanned<DeValue<'a>>| match Item::read(&key, value) {
+            Some(Item::Text(found)) => Some(found),
             _ => None,
         };
-        let accepted = "a list of strings, such as [\"one\", \"two\"]";
-        self.take(source, name, accepted, read)
-            .map_or_else(Vec::new, |found| found.value)
+        let read = |value| match value {
+            DeValue::Array(array) => array.into_iter().map(text).collect(),
+            _ => None,
+        };
+        self.take(
+            source,
+            name,
+            "a list of strings, such as [\"one\", \"two\"]",
+            read,
+        )
+        .map(|found| found.value)
     }
 
     /// A list with at least one entry, each a string or a table.

@@ -231,7 +231,7 @@ pub fn prepare_request(
 
 /// Whether WebSocket is among the protocols that a client offers to change to. `Upgrade` counts only where `Connection`
 /// names it (RFC 9110 section 7.8).
-fn offers_websocket(headers: &HeaderMap) -> bool {
+pub(super) fn offers_websocket(headers: &HeaderMap) -> bool {
     has_member(headers, CONNECTION, "upgrade") && has_member(headers, UPGRADE, WEBSOCKET)
 }
 
@@ -293,7 +293,12 @@ fn names_a_version(path: &str) -> bool {
         .split('/')
         .next()
         .unwrap_or_default();
-    first.strip_prefix('v').is_some_and(|digits| {
+    is_version(first)
+}
+
+/// Whether a segment of a path is a version, as `v1` is.
+pub(super) fn is_version(segment: &str) -> bool {
+    segment.strip_prefix('v').is_some_and(|digits| {
         !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
     })
 }

@@ -3,7 +3,7 @@
 //! 1. accept: [`server`](crate::server) hands a request over;
 //! 2. [`ambiguity`]: can the request be read in one way only? [`guard`]: may this client use the proxy? What a browser
 //!    asks about an allowed page is answered by [`cors`];
-//! 3. [`route`]: forward it, answer it here (`oauth2`), or refuse it;
+//! 3. [`route`]: forward it, where the [`policy`] permits it, answer it here (`oauth2`), or refuse it;
 //! 4. [`head`]: what is about one connection goes, what upstream needs comes;
 //! 5. bearer: the current token, from [`token`](crate::token);
 //! 6. [`upstream`]: send it over a [`connection`], while [`body`] records what passes;
@@ -27,6 +27,7 @@ mod leash;
 mod linger;
 mod multiplexed;
 mod oauth2;
+pub mod policy;
 pub mod reply;
 pub mod rewrite;
 pub mod route;
@@ -57,6 +58,7 @@ use cure::Answer;
 use exchange::Exchange;
 use guard::Guard;
 use head::Names;
+use policy::Policy;
 use reply::Refusal;
 use route::Route;
 use send_error::SendError;
@@ -78,6 +80,8 @@ pub struct Settings {
     linger: Duration,
     tunnel_timeout: Duration,
     log_requests: bool,
+    /// What requests may do, whoever sends them.
+    policy: Option<Arc<Policy>>,
 }
 
 impl Settings {
@@ -103,6 +107,7 @@ impl Settings {
             linger: config.timeouts.linger,
             tunnel_timeout: config.timeouts.tunnel,
             log_requests: config.log.requests,
+            policy: Policy::new("guard", &config.guard.rules).map(Arc::new),
         })
     }
 }
@@ -242,9 +247,10 @@ impl Proxy {
             return cors::answer(&head.headers, exchange);
         }
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
-            Route::Forward => {}
+            Route::Forward => self.permit(head)?,
             // Boxed: few requests take these ways, and the others should not carry what they need.
             Route::ForwardBare => {
+                self.permit(head)?;
                 return Box::pin(self.forward_bare(head, names, body, guard)).await;
             }
             Route::Answer(endpoint) => {
@@ -271,6 +277,14 @@ impl Proxy {
         drop(on_its_way);
         answer.note(exchange);
         Ok(self.hand_back(answer, &asked))
+    }
+
+    /// Step 3: whether the rules let a request through that goes upstream.
+    fn permit(&self, head: &Parts) -> Result<(), Refusal> {
+        match &self.settings.policy {
+            None => Ok(()),
+            policy => policy::check(head, policy.as_deref().into_iter()),
+        }
     }
 
     /// The way of a request that brings its own credentials in its body: without our token, and whatever the answer is,

@@ -152,6 +152,16 @@ impl Refusal {
         )
     }
 
+    /// For what the rules of the configuration do not permit (S5).
+    pub(super) fn policy_denied(message: String) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "policyDenied",
+            "http_request_denied",
+            message,
+        )
+    }
+
     pub(super) fn bad_request(message: &str) -> Self {
         Self {
             closes: true,
@@ -451,7 +461,7 @@ mod tests {
             Refusal::no_tunnels(),
             Refusal::oauth_endpoint(),
             Refusal::unknown_oauth_endpoint(),
-            Refusal::bad_request("a"),
+            Refusal::bad_request("b"),
             Refusal::plain_on_tls(),
             Refusal::head_too_large(1),
             Refusal::too_many_fields(1),

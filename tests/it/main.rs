@@ -31,6 +31,7 @@ mod limits;
 mod login;
 mod logout;
 mod oauth2;
+mod policy;
 mod real_clients;
 mod refresh;
 mod replay;
