@@ -7,6 +7,7 @@ mod activation;
 mod api_key;
 mod bad_input;
 mod big_bodies;
+mod browser;
 mod by_proxy;
 mod clients;
 mod commands;

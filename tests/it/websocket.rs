@@ -645,7 +645,7 @@ fn f16_what_is_answered_here_is_no_tunnel() {
 }
 
 /// What the client's key is answered with (RFC 6455 section 4.2.2).
-fn accept_key(request: &[u8]) -> String {
+pub(crate) fn accept_key(request: &[u8]) -> String {
     let text = String::from_utf8_lossy(request);
     let key = text
         .lines()
