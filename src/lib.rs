@@ -29,7 +29,7 @@
 //! | [`token`] | the grant |
 //! | [`dial`] | connections to upstream and token endpoint |
 //! | [`config`] | `proxy.toml` and the environment, checked |
-//! | [`tls`], [`secret`], [`clock`], [`telemetry`] | what all of them stand on |
+//! | [`tls`], [`secret`], [`memory`], [`clock`], [`telemetry`] | what all of them stand on |
 //!
 //! # Inside another program
 //!
@@ -58,6 +58,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dial;
+pub mod memory;
 pub mod proxy;
 pub mod sandbox;
 pub mod secret;

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use lucid_proxy::config::ProcessEnvironment;
+use lucid_proxy::{cli, memory};
+
 fn main() -> ExitCode {
-    lucid_proxy::cli::main()
+    // Before anything is read. What the system refuses, a command says that logs.
+    let _ = memory::protect(&ProcessEnvironment);
+    cli::main()
 }

@@ -26,9 +26,9 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, ConfigError, Kind, LogFormat, Need, ProcessEnvironment};
 use crate::server::{Endpoint, Server, StartError};
-use crate::telemetry;
 use crate::token::refresher::OpenError;
 use crate::token::store::StoreError;
+use crate::{memory, telemetry};
 
 /// Exit code when only a login helps (`EX_NOPERM` of sysexits).
 const LOGIN_NEEDED: u8 = 77;
@@ -50,6 +50,7 @@ Exit codes: 0 done, 1 failed or stopped by a second signal, 2 usage, 77 login ne
 Variables: LUCID_CLIENT_ID and LUCID_CLIENT_SECRET are enough to run without a proxy.toml;
 so is LUCID_API_KEY, while nothing is said of an OAuth client;
 LUCID_REFRESH_TOKEN is read once, while there is no login yet; RUST_LOG chooses what is logged;
+LUCID_PROXY_ALLOW_DUMPS=1 lets debuggers in and core dumps out, which hold tokens;
 HTTPS_PROXY, ALL_PROXY and NO_PROXY lead through a company's proxy, as they do for curl.";
 
 #[derive(Args, Clone, Debug)]
@@ -301,11 +302,20 @@ fn load_login(option: &ConfigOption, need: Need, to_do: &str) -> Result<Config, 
 
 fn start_logging(config: &Config) {
     telemetry::start(config.log.format, LevelFilter::INFO, &ProcessEnvironment);
+    say_what_protects();
 }
 
 /// For a command whose outcome is said at its end: only what must be known beside it, and for people.
 fn start_logging_for_scripts() {
     telemetry::start(LogFormat::Text, LevelFilter::ERROR, &ProcessEnvironment);
+    say_what_protects();
+}
+
+/// Asks the system once more for what `main` has asked it for, now that its refusal can be logged.
+fn say_what_protects() {
+    if let Err(refused) = memory::protect(&ProcessEnvironment) {
+        tracing::debug!("{refused}");
+    }
 }
 
 /// A store that cannot be used, for a command that only reads it.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::raw::{At, Found, Item, Source, Table};
-use super::{Environment, accounts};
+use super::{Environment, accounts, file_name};
 
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ pub(super) fn check<'a>(
     const ACCEPTED: &str = "a list of addresses with ports, such as [\"127.0.0.1:8118\", \"[::1]:8118\"], of sockets such as \"unix:/run/lucid-proxy/proxy.sock\", or of tables with such an address";
     let Some(items) = root.items(source, "listen", ACCEPTED) else {
         // So that the keys of an entry are known.
-        Keys::take(source, Table::empty("listen"));
+        Keys::take(source, Table::empty("listen"), environment);
         let usual = match is_activated(environment) {
             true => Address::Systemd(None),
             false => Address::Tcp(([127, 0, 0, 1], 8118).into()),
@@ -180,7 +180,10 @@ pub(super) fn check<'a>(
                 check_address(source, &text).map(Address::into),
                 text.at.clone(),
             ),
-            Item::Table(table, at) => (Keys::take(source, table).check(source, &at), at),
+            Item::Table(table, at) => (
+                Keys::take(source, table, environment).check(source, &at),
+                at,
+            ),
         };
         let Some(entry) = entry else { continue };
         if entries.iter().any(|earlier| earlier.excludes(&entry)) {
@@ -213,6 +216,20 @@ fn absolute(path: &Found<String>) -> PathBuf {
     std::path::absolute(&path.value).unwrap_or_else(|_| path.value.clone().into())
 }
 
+/// The name of a file. Where it is not known, that was reported, and it stays as it was written.
+fn file<'a>(
+    source: &mut Source<'a>,
+    table: &mut Table<'a>,
+    name: &'static str,
+    environment: &dyn Environment,
+) -> Option<Found<String>> {
+    let found = table.string(source, name)?;
+    match file_name::expanded(source, &found, environment) {
+        Some(value) => Some(Found { value, ..found }),
+        None => Some(found),
+    }
+}
+
 /// An entry that is a table, as it was written.
 struct Keys {
     address: Option<Found<String>>,
@@ -224,11 +241,15 @@ struct Keys {
 }
 
 impl Keys {
-    fn take<'a>(source: &mut Source<'a>, mut table: Table<'a>) -> Self {
+    fn take<'a>(
+        source: &mut Source<'a>,
+        mut table: Table<'a>,
+        environment: &dyn Environment,
+    ) -> Self {
         let keys = Self {
             address: table.string(source, "address"),
-            certificate: table.string(source, "certificate_file"),
-            key: table.string(source, "key_file"),
+            certificate: file(source, &mut table, "certificate_file", environment),
+            key: file(source, &mut table, "key_file", environment),
             mode: table.string(source, "mode"),
             owner: table.string(source, "owner"),
             group: table.string(source, "group"),

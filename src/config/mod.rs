@@ -6,6 +6,7 @@ mod accounts;
 mod api_key;
 mod ca_file;
 mod check;
+mod file_name;
 mod guard;
 mod http_proxy;
 mod limits;

@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::raw::{Source, Table};
 use super::secrets::{self, Given, Secrets};
-use super::{CaFile, Environment, HttpProxy, NoProxy, Origin};
+use super::{CaFile, Environment, HttpProxy, NoProxy, Origin, file_name};
 use crate::secret::ExposeSecret;
 
 /// The variables that name a proxy for what goes over TLS, the first one first, as curl reads them. Its `http_proxy` is
@@ -79,7 +79,8 @@ impl Network {
     ) -> Self {
         let proxy = Setting::check(source, upstream, secrets, required);
         let ca_file = upstream.string(source, "ca_file").and_then(|found| {
-            let read = CaFile::read(Path::new(&found.value));
+            let name = file_name::expanded(source, &found, secrets.environment())?;
+            let read = CaFile::read(Path::new(&name));
             let told = read.map_err(|message| source.problem(Some(&found.at), &found.key, message));
             told.ok().map(Arc::new)
         });

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::raw::{At, Source, Table};
-use super::{Environment, Found};
+use super::{Environment, Found, file_name};
 use crate::secret::{ExposeSecret, Secret};
 
 /// Bytes of a file that holds a secret; more than any token has.
@@ -185,7 +185,11 @@ impl<'e> Secrets<'e> {
                 Some(value) => Some(found(env, Secret::from(value))),
                 None => return Given::Unset(env.clone()),
             },
-            (_, _, Some(file)) => from_file(source, file).map(|value| found(file, value)),
+            (_, _, Some(file)) => {
+                let name = file_name::expanded(source, file, self.environment);
+                let value = name.and_then(|name| from_file(source, file, &name));
+                value.map(|value| found(file, value))
+            }
             (None, None, None) => return Given::Nothing,
         };
         value.map_or(Given::Wrong, Given::Value)
@@ -233,17 +237,14 @@ pub(super) fn plain(value: &Secret) -> String {
     value.expose_secret().to_owned()
 }
 
-fn from_file(source: &mut Source<'_>, found: &Found<String>) -> Option<Secret> {
-    let problem = match read_some(&found.value) {
+fn from_file(source: &mut Source<'_>, found: &Found<String>, name: &str) -> Option<Secret> {
+    let problem = match read_some(name) {
         Ok(text) if text.len() > LARGEST_SECRET => {
-            format!(
-                "the file {} holds more than {LARGEST_SECRET} bytes, which is no secret",
-                found.value
-            )
+            format!("the file {name} holds more than {LARGEST_SECRET} bytes, which is no secret")
         }
-        Ok(text) if text.trim().is_empty() => format!("the file {} is empty", found.value),
+        Ok(text) if text.trim().is_empty() => format!("the file {name} is empty"),
         Ok(text) => return Some(Secret::from(text.trim().to_owned())),
-        Err(error) => format!("cannot read the file {}: {error}", found.value),
+        Err(error) => format!("cannot read the file {name}: {error}"),
     };
     source.problem(Some(&found.at), &found.key, problem);
     None

@@ -27,6 +27,7 @@ mod hooks;
 mod http2_clients;
 mod http2_upstream;
 mod https;
+mod hygiene;
 mod independent;
 mod limits;
 mod login;

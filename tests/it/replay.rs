@@ -124,6 +124,7 @@ pub(crate) fn recorded_in(world: &mut World) -> PathBuf {
     let directory = world.directory.path().join("recordings");
     fs::create_dir(&directory).expect("a directory");
     world.tables = format!("[replay]\ndirectory = {directory:?}\n");
+    world.looked_into = true;
     directory
 }
 

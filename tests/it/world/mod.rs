@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) tables: String,
     /// More keys of `[upstream]`.
     pub(crate) upstream_keys: String,
+    /// Whether the test looks into the process, which takes root's capabilities otherwise.
+    pub(crate) looked_into: bool,
 }
 
 impl World {
@@ -77,6 +79,7 @@ impl World {
             top,
             tables,
             upstream_keys,
+            looked_into: false,
         }
     }
 
@@ -159,6 +162,9 @@ impl World {
             .current_dir(self.directory.path())
             .args(arguments)
             .stdin(Stdio::null());
+        if self.looked_into {
+            command.env("LUCID_PROXY_ALLOW_DUMPS", "1");
+        }
         command
     }
 
