@@ -33,6 +33,7 @@ mod limits;
 mod login;
 mod logout;
 mod oauth2;
+mod packaging;
 mod policy;
 mod real_clients;
 mod refresh;
