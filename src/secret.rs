@@ -4,11 +4,18 @@
 //! [`Zeroizing`] wipes what is not text, such as a private key, and keeps nobody from printing it.
 //! What leaves this module as a header value is marked sensitive, so that hyper and tracing print it as `Sensitive`.
 
+use std::fmt;
+
+use bytes::Bytes;
 use http::HeaderValue;
 use http::header::InvalidHeaderValue;
+use memchr::memmem::Finder;
 
 pub use secrecy::zeroize::Zeroizing;
 pub use secrecy::{ExposeSecret, SecretString as Secret};
+
+/// RFC 6750 section 2.1.
+const SCHEME: &[u8] = b"Bearer ";
 
 /// `Bearer <token>` as a header value marked sensitive.
 ///
@@ -16,9 +23,74 @@ pub use secrecy::{ExposeSecret, SecretString as Secret};
 ///
 /// When the token has a character that no header value may carry (RFC 9110 section 5.5).
 pub fn bearer_header(token: &Secret) -> Result<HeaderValue, InvalidHeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))?;
+    let value = Zeroizing::new([SCHEME, token.expose_secret().as_bytes()].concat());
+    // It is wiped with the last copy of the header, since none of them copies the bytes.
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// The token in what [`bearer_header`] made.
+pub fn bearer_token(header: &HeaderValue) -> &[u8] {
+    header.as_bytes().strip_prefix(SCHEME).unwrap_or_default()
+}
+
+/// Finds a token in text, as fast as the machine can look at that.
+///
+/// What is searched for is a piece of the token, half of it at the most, which no wiping reaches here; where it is found,
+/// the whole token is compared.
+#[derive(Clone)]
+pub struct Needle {
+    piece: Finder<'static>,
+    /// Where in the token the piece begins.
+    at: usize,
+    /// The token's length.
+    length: usize,
+}
+
+/// Shorter tokens are not looked for: half of one could stand anywhere.
+const SHORTEST: usize = 16;
+/// What all machines with wide instructions compare in one step.
+const PIECE: usize = 16;
+
+impl Needle {
+    /// For this token; `None` where it is too short to be looked for.
+    pub fn of(token: &[u8]) -> Option<Self> {
+        let length = token.len();
+        let piece = PIECE.min(length / 2);
+        // In the middle: the beginnings of tokens look alike.
+        let at = (length - piece) / 2;
+        (length >= SHORTEST).then(|| Self {
+            piece: Finder::new(&token[at..at + piece]).into_owned(),
+            at,
+            length,
+        })
+    }
+
+    /// The length of what is looked for.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Whether `token`, for which this was made, is in `text`.
+    pub fn is_in(&self, token: &[u8], text: &[u8]) -> bool {
+        let mut from = 0;
+        while let Some(found) = text.get(from..).and_then(|rest| self.piece.find(rest)) {
+            let begin = (from + found).checked_sub(self.at);
+            let there = begin.and_then(|begin| text.get(begin..begin + token.len()));
+            if there == Some(token) {
+                return true;
+            }
+            from += found + 1;
+        }
+        false
+    }
+}
+
+impl fmt::Debug for Needle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Needle").finish_non_exhaustive()
+    }
 }
 
 /// Whether a token can be sent and kept: one word of visible ASCII (RFC 6750 section 2.1 allows less, Lucid promises no
@@ -43,6 +115,36 @@ mod tests {
         );
         let printed = format!("{secret:?} {header:?}");
         assert!(!printed.contains("marked"), "{printed}");
+    }
+
+    #[test]
+    fn s06_the_memory_of_a_bearer_header_is_this_programs_own_and_shared_by_its_copies() {
+        let header = bearer_header(&Secret::from("oauth2-marked")).expect("visible ASCII");
+        let copy = header.clone();
+        assert_eq!(header.as_bytes().as_ptr(), copy.as_bytes().as_ptr());
+        assert_eq!(bearer_token(&copy), b"oauth2-marked");
+        assert_eq!(bearer_token(&HeaderValue::from_static("Basic x")), b"");
+    }
+
+    #[test]
+    fn a_needle_shows_nothing_and_finds_the_whole_token_alone() {
+        let token = b"oauth2-marked-0123456789-abcdefghij";
+        let needle = Needle::of(token).expect("long enough");
+        let whole = [b"before ", &token[..], b" behind"].concat();
+        assert!(needle.is_in(token, &whole) && needle.is_in(token, token));
+        for part in [&token[1..], &token[..token.len() - 1], b"", b"oauth2-"] {
+            assert!(!needle.is_in(token, part), "{part:?}");
+        }
+        // The piece stands there before the token does.
+        let decoy = [&token[5..30], &token[..]].concat();
+        assert!(needle.is_in(token, &decoy));
+        let alike = [b'a'; 40];
+        let needle_alike = Needle::of(&alike).expect("long enough");
+        assert!(
+            needle_alike.is_in(&alike, &[b'a'; 50]) && !needle_alike.is_in(&alike, &[b'a'; 39])
+        );
+        assert!(Needle::of(&token[..SHORTEST - 1]).is_none());
+        assert!(!format!("{needle:?}").contains("23"), "{needle:?}");
     }
 
     #[test]

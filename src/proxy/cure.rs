@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,11 +12,13 @@ use http_body::Frame;
 
 use super::Proxy;
 use super::body::{Kept, RequestBody, ResponseBody};
+use super::echo::Watch;
 use super::exchange::Exchange;
 use super::head::{self, Names};
 use super::reply::{self, PROXY_STATUS};
 use super::send_error::SendError;
 use super::upstream_body::UpstreamBody;
+use crate::token::Bearer;
 
 /// How much of a first answer is read while its replay is prepared, so that its connection is free for the replay.
 /// Every known 401 is far smaller; the rest of a larger one stays where it is until the replay has an answer.
@@ -26,8 +29,8 @@ pub(super) struct Answer {
     pub(super) response: Response<Content>,
     /// Those of its head.
     pub(super) names: Names,
-    /// That of the token it was sent with, if any.
-    generation: Option<u64>,
+    /// The token that its request was sent with, if any.
+    pub(super) bearer: Option<Arc<Bearer>>,
     note: Option<&'static str>,
     /// Why it was not sent again, where that could have helped.
     reason: Option<String>,
@@ -47,7 +50,7 @@ impl Answer {
     /// When it can be read in two ways.
     pub(super) fn plain(
         response: Response<UpstreamBody>,
-        generation: Option<u64>,
+        bearer: Option<Arc<Bearer>>,
     ) -> Result<Self, SendError> {
         let names = Names::of(response.headers());
         if !names.is_plainly_framed() {
@@ -60,7 +63,7 @@ impl Answer {
         Ok(Self {
             response,
             names,
-            generation,
+            bearer,
             note: None,
             reason: None,
         })
@@ -96,7 +99,7 @@ impl Answer {
     /// Writes down what happened.
     pub(super) fn note(&mut self, exchange: Option<&mut Exchange>) {
         if let Some(exchange) = exchange {
-            exchange.generation = self.generation;
+            exchange.generation = self.bearer.as_ref().and_then(|bearer| bearer.generation);
             exchange.note = self.note;
             exchange.reason = self.reason.take();
         }
@@ -104,8 +107,8 @@ impl Answer {
 }
 
 impl Content {
-    pub(super) fn stream(self, bound: Duration) -> ResponseBody {
-        ResponseBody::streamed(self.kept, self.rest, bound)
+    pub(super) fn stream(self, bound: Duration, watch: Option<Box<Watch>>) -> ResponseBody {
+        ResponseBody::streamed(self.kept, self.rest, bound, watch)
     }
 
     /// Reads up to the end or to [`KEPT`] bytes, and then does nothing more.
@@ -163,14 +166,15 @@ impl Proxy {
             }
         };
         head::authorize(&mut head.headers, bearer.header.clone());
+        let newer = bearer.generation;
         let replayed = match head::has_upgrade(&head.headers) {
-            true => self.ask_for_websocket(head, body, bearer.generation).await,
-            false => self.send(head, body, bearer.generation).await,
+            true => self.ask_for_websocket(head, body, bearer).await,
+            false => self.send(head, body, Some(bearer)).await,
         };
         match replayed {
             Ok(second) => {
                 let is_cured = second.status() != StatusCode::UNAUTHORIZED;
-                if let Some(generation) = bearer.generation {
+                if let Some(generation) = newer {
                     grant.replayed(generation, is_cured);
                 }
                 second.replayed()

@@ -56,6 +56,11 @@ impl Names {
     pub const ORIGIN: Self = Self(1 << 15);
     const SEC_FETCH_SITE: Self = Self(1 << 16);
 
+    /// A `Content-Type` of text: what people read, JSON, XML or a form.
+    pub const TEXT: Self = Self(1 << 20);
+    /// A `Content-Encoding` other than none.
+    pub const CODED: Self = Self(1 << 21);
+
     /// Those of a head.
     pub fn of(headers: &HeaderMap) -> Self {
         let lines = headers.iter();
@@ -80,6 +85,10 @@ impl Names {
             "expect" => Self::EXPECT,
             "origin" => Self::ORIGIN,
             "sec-fetch-site" => Self::SEC_FETCH_SITE,
+            "content-type" if is_text(value) => Self::TEXT,
+            "content-encoding" if !value.as_bytes().eq_ignore_ascii_case(b"identity") => {
+                Self::CODED
+            }
             "content-length" => self.framed_by(Self::CONTENT_LENGTH, is_length(value)),
             _ => return self,
         };
@@ -149,6 +158,22 @@ pub(super) fn has_member(headers: &HeaderMap, name: HeaderName, wanted: &str) ->
 fn is_length(value: &HeaderValue) -> bool {
     let value = value.as_bytes();
     !value.is_empty() && value.iter().all(u8::is_ascii_digit)
+}
+
+/// Whether a media type (RFC 9110 section 8.3.1) is one of text.
+fn is_text(value: &HeaderValue) -> bool {
+    let value = value.as_bytes();
+    let end = value.iter().position(|byte| *byte == b';');
+    let essence = value[..end.unwrap_or(value.len())].trim_ascii();
+    let Some(slash) = essence.iter().position(|byte| *byte == b'/') else {
+        return false;
+    };
+    let (kind, subtype) = (&essence[..slash], &essence[slash + 1..]);
+    let suffix = subtype.rsplit(|byte| *byte == b'+').next();
+    kind.eq_ignore_ascii_case(b"text")
+        || [&b"json"[..], b"xml", b"x-www-form-urlencoded"]
+            .iter()
+            .any(|text| suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(text)))
 }
 
 fn is_chunked(value: &HeaderValue) -> bool {
@@ -368,6 +393,39 @@ mod tests {
         ] {
             let names = Names::of(&map(&[("date", b"now"), (name, b"/")]));
             assert_eq!(names.has(Names::REFERENCE), is_one, "{name}");
+        }
+    }
+
+    #[test]
+    fn s06_text_is_told_from_what_is_none_or_is_coded() {
+        for (name, value, expected) in [
+            (
+                "content-type",
+                &b"text/html; charset=utf-8"[..],
+                Some(Names::TEXT),
+            ),
+            ("content-type", b"TEXT/plain", Some(Names::TEXT)),
+            ("content-type", b"application/json", Some(Names::TEXT)),
+            (
+                "content-type",
+                b"application/problem+JSON ;x",
+                Some(Names::TEXT),
+            ),
+            ("content-type", b"image/svg+xml", Some(Names::TEXT)),
+            (
+                "content-type",
+                b"application/x-www-form-urlencoded",
+                Some(Names::TEXT),
+            ),
+            ("content-type", b"application/pdf", None),
+            ("content-type", b"application/jsonx", None),
+            ("content-type", b"json", None),
+            ("content-type", b"", None),
+            ("content-encoding", b"gzip", Some(Names::CODED)),
+            ("content-encoding", b"Identity", None),
+        ] {
+            let names = Names::of(&map(&[(name, value)]));
+            assert_eq!(names.0, expected.map_or(0, |bit| bit.0), "{value:?}");
         }
     }
 

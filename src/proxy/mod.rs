@@ -9,7 +9,7 @@
 //! 6. [`upstream`]: send it over a [`connection`], while [`body`] records what passes;
 //! 7. judge: a 401 that a newer token can cure is answered by sending the request once more, in `cure`;
 //! 8. [`rewrite`]: references to upstream lead back here;
-//! 9. stream the content, and write the [`exchange`] down. What is still to come of the request is carried on meanwhile:
+//! 9. stream the content, look for our token in it ([`echo`]), and write the [`exchange`] down. What is still to come of the request is carried on meanwhile:
 //!    upstream gets it, or it is read and forgotten (`linger`).
 //!
 //! A request for a WebSocket takes the same steps up to the answer on a way of its own, [`tunnel`].
@@ -20,6 +20,7 @@ pub mod body;
 pub mod connection;
 pub mod cors;
 mod cure;
+pub mod echo;
 pub mod exchange;
 pub mod guard;
 pub mod head;
@@ -50,8 +51,8 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, OAuth2Endpoint, Origin, Scheme};
-use crate::token::Grant;
 use crate::token::traffic::Lane;
+use crate::token::{Bearer, Grant};
 use body::{Busy, Recordings, RequestBody, ResponseBody};
 use connection::Target;
 use cure::Answer;
@@ -268,15 +269,16 @@ impl Proxy {
         };
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
-        let first = self.send(head, body, bearer.generation).await?;
+        let generation = bearer.generation;
+        let first = self.send(head, body, Some(bearer)).await?;
         let is_curable = route::is_curable(first.status(), &head.uri);
-        let mut answer = match bearer.generation.filter(|_| is_curable) {
+        let mut answer = match generation.filter(|_| is_curable) {
             None => first,
             Some(generation) => Box::pin(self.cure(first, head, body, generation)).await,
         };
         drop(on_its_way);
         answer.note(exchange);
-        Ok(self.hand_back(answer, &asked))
+        Ok(self.hand_back(answer, &head.uri, &asked))
     }
 
     /// Step 3: whether the rules let a request through that goes upstream.
@@ -302,7 +304,7 @@ impl Proxy {
             head::strip_hop_by_hop(&mut head.headers);
         }
         let answer = self.send(head, body, None).await?;
-        Ok(self.hand_back(answer, &asked))
+        Ok(self.hand_back(answer, &head.uri, &asked))
     }
 
     /// Step 4: the head as upstream should see it, all but the token. Returns whether it asks for a WebSocket.
@@ -336,13 +338,12 @@ impl Proxy {
         Ok(websocket)
     }
 
-    /// Step 6: the request with its content from the beginning, with the token of this generation if any, and the head of
-    /// its answer.
+    /// Step 6: the request with its content from the beginning, which has this token if any, and the head of its answer.
     async fn send(
         &self,
         head: &Parts,
         body: &RequestBody,
-        generation: Option<u64>,
+        bearer: Option<Arc<Bearer>>,
     ) -> Result<Answer, SendError> {
         let attempt = || body.attempt_with(head.clone());
         let response = self
@@ -352,17 +353,20 @@ impl Proxy {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Switched);
         }
-        Answer::plain(response, generation)
+        Answer::plain(response, bearer)
     }
 
-    /// Steps 8 and 9: the answer as the client should see it.
-    fn hand_back(&self, answer: Answer, asked: &Asked) -> Response<ResponseBody> {
+    /// Steps 8 and 9: the answer to a request for `uri` as the client should see it.
+    fn hand_back(&self, answer: Answer, uri: &Uri, asked: &Asked) -> Response<ResponseBody> {
         let mut response = answer.response;
+        let watch = answer
+            .bearer
+            .and_then(|bearer| echo::look(response.headers(), answer.names, bearer, uri));
         head::prepare_response(&mut response, answer.names);
         if answer.names.has(Names::REFERENCE) {
             self.point_back(response.headers_mut(), asked);
         }
-        response.map(|content| content.stream(self.settings.body_timeout))
+        response.map(|content| content.stream(self.settings.body_timeout, watch))
     }
 
     /// Step 8: references to upstream lead back to where the client asked.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::secret::{Secret, bearer_header};
+use crate::secret::Secret;
 use crate::token::answer::Owner;
 
 const JSON: &str = "application/json";
@@ -178,19 +178,16 @@ fn at(milliseconds: u64) -> SystemTime {
 }
 
 fn bearer(scopes: &[&str], user_id: Option<u64>, account_id: Option<u64>) -> Bearer {
-    Bearer {
-        header: bearer_header(&Secret::from("oauth2-marked")).expect("a header"),
-        generation: Some(7),
-        terms: Terms {
-            expires_at: Some(at(1_900_000_000_123)),
-            refresh_token_end: Some(at(1_915_000_000_000)),
-            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            owner: Owner {
-                user_id,
-                account_id,
-            },
+    let terms = Terms {
+        expires_at: Some(at(1_900_000_000_123)),
+        refresh_token_end: Some(at(1_915_000_000_000)),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        owner: Owner {
+            user_id,
+            account_id,
         },
-    }
+    };
+    Bearer::new(&Secret::from("oauth2-marked"), Some(7), terms).expect("a header")
 }
 
 fn value(answer: &impl Serialize) -> Value {

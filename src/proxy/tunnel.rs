@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use super::reply::Refusal;
 use super::send_error::SendError;
 use super::upstream::overdue;
 use super::upstream_body::UpstreamBody;
-use super::{Asked, Proxy, StatusCode, head, route};
+use super::{Asked, Bearer, Proxy, StatusCode, head, route};
 
 /// Bytes of each direction that are held here at the most: what one TLS record carries (RFC 8446 section 5.1).
 const BUFFER: usize = 16 << 10;
@@ -63,11 +64,10 @@ impl Proxy {
         let bearer = self.settings.grant.bearer().await?;
         let on_its_way = self.lane.enter();
         head::authorize(&mut head.headers, bearer.header.clone());
-        let first = self
-            .ask_for_websocket(head, body, bearer.generation)
-            .await?;
+        let generation = bearer.generation;
+        let first = self.ask_for_websocket(head, body, bearer).await?;
         let is_curable = route::is_curable(first.status(), &head.uri);
-        let mut answer = match bearer.generation.filter(|_| is_curable) {
+        let mut answer = match generation.filter(|_| is_curable) {
             None => first,
             Some(generation) => self.cure(first, head, body, generation).await,
         };
@@ -76,7 +76,7 @@ impl Proxy {
         if answer.switches() {
             return Ok(self.switch(answer, asked).await?);
         }
-        let mut response = self.hand_back(answer, asked);
+        let mut response = self.hand_back(answer, &head.uri, asked);
         head::close(response.headers_mut());
         Ok(response)
     }
@@ -86,7 +86,7 @@ impl Proxy {
         &self,
         head: &Parts,
         body: &RequestBody,
-        generation: Option<u64>,
+        bearer: Arc<Bearer>,
     ) -> Result<Answer, SendError> {
         let target = &self.settings.target;
         let Connection {
@@ -113,7 +113,7 @@ impl Proxy {
         }
         let response =
             response.map(|incoming| UpstreamBody::alone(incoming, driver, self.upstream.clone()));
-        Answer::plain(response, generation)
+        Answer::plain(response, Some(bearer))
     }
 
     /// The 101 as the client should see it, and the tunnel behind it.

@@ -45,7 +45,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Now};
-use crate::secret::{Secret, bearer_header};
+use crate::secret::{ExposeSecret, Needle, Secret, bearer_header, bearer_token};
 use answer::Owner;
 pub use decision::NoToken;
 use decision::{Ask, Trouble, Verdict};
@@ -69,6 +69,8 @@ pub struct Bearer {
     pub generation: Option<u64>,
     /// What else is known of its pair.
     pub terms: Terms,
+    /// Finds the token in what others say.
+    needle: Option<Needle>,
 }
 
 /// What is known of a pair beside its tokens.
@@ -85,14 +87,42 @@ pub struct Terms {
 }
 
 impl Bearer {
+    /// A token as requests need it.
+    ///
+    /// # Errors
+    ///
+    /// When it has a character that no header value may carry.
+    pub fn new(
+        token: &Secret,
+        generation: Option<u64>,
+        terms: Terms,
+    ) -> Result<Self, InvalidHeaderValue> {
+        Ok(Self {
+            header: bearer_header(token)?,
+            generation,
+            terms,
+            needle: Needle::of(token.expose_secret().as_bytes()),
+        })
+    }
+
     /// The token itself.
     pub fn token(&self) -> Secret {
-        let value = self
-            .header
-            .as_bytes()
-            .strip_prefix(b"Bearer ")
-            .unwrap_or_default();
-        Secret::from(String::from_utf8_lossy(value).into_owned())
+        let token = String::from_utf8_lossy(bearer_token(&self.header));
+        // A copy that is as long as it is large is wiped whole.
+        Secret::from(&*token)
+    }
+
+    /// How long a text must be at least to have the token in it; `None` where the token is too short to be looked for.
+    pub fn length_to_find(&self) -> Option<usize> {
+        self.needle.as_ref().map(Needle::length)
+    }
+
+    /// Whether the token is in `text`.
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        let token = bearer_token(&self.header);
+        self.needle
+            .as_ref()
+            .is_some_and(|needle| needle.is_in(token, text))
     }
 }
 
@@ -133,11 +163,7 @@ impl Grant {
         clock: Arc<dyn Clock>,
         patience: Duration,
     ) -> Result<Self, InvalidHeaderValue> {
-        let bearer = Bearer {
-            header: bearer_header(key)?,
-            generation: None,
-            terms: Terms::default(),
-        };
+        let bearer = Bearer::new(key, None, Terms::default())?;
         let nothing = "there is no login behind an API key".to_owned();
         let state = State::new(None, Some(Trouble::LoginRequired(nothing)));
         let grant = Self::new(state, None, clock, patience);

@@ -12,7 +12,7 @@ use super::store::Store;
 use super::{Bearer, Terms};
 use crate::clock;
 use crate::config::Client;
-use crate::secret::{ExposeSecret, Secret, bearer_header};
+use crate::secret::{ExposeSecret, Secret};
 
 /// A configured refresh token counts while the store is empty, or holds nothing but an earlier one that was refused. What
 /// this program gave to another in the place of one never does.
@@ -63,17 +63,9 @@ pub(super) fn pair_and_bearer(record: &Record, margins: Margins) -> (Pair, Optio
         idle_at: idle_at.unwrap_or(last_used),
         cause: None,
     };
-    let header = Some(&record.access_token)
-        .filter(|token| !token.expose_secret().is_empty())
-        .map(bearer_header);
-    let bearer = header.and_then(Result::ok).map(|header| {
-        Arc::new(Bearer {
-            header,
-            generation: Some(generation),
-            terms: terms(record),
-        })
-    });
-    (pair, bearer)
+    let token = Some(&record.access_token).filter(|token| !token.expose_secret().is_empty());
+    let bearer = token.and_then(|token| Bearer::new(token, Some(generation), terms(record)).ok());
+    (pair, bearer.map(Arc::new))
 }
 
 fn terms(record: &Record) -> Terms {

@@ -5,12 +5,17 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use lucid_proxy::sandbox::CLIENT_SECRET;
+use http::StatusCode;
+use lucid_proxy::sandbox::{ApiFailure, CLIENT_SECRET, TokenFailure};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::world::http2::Http2Front;
+use crate::world::login::{parameter, visit};
+use crate::world::raw_upstream::RawUpstream;
 use crate::world::tls::TlsFront;
-use crate::world::{NOBODY, Serving, World, errors, printed};
+use crate::world::{Client, NOBODY, SOON, Serving, World, errors, printed};
 
+const KEY: &str = "key-marked-0123456789abcdef";
 const ALLOW_DUMPS: &str = "LUCID_PROXY_ALLOW_DUMPS";
 
 #[test]
@@ -153,4 +158,343 @@ fn raise_the_limit() {
 fn inherited() -> String {
     let limit = getrlimit(Resource::Core).current;
     limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
+}
+
+const REPEATED: &str = "repeats the proxy's token";
+
+/// The log of a fresh proxy that has passed these answers on, each on a connection of its own.
+fn told_of(answers: &[Answer], world: &World, upstream: &RawUpstream) -> String {
+    let serving = world.serve();
+    for (number, answer) in answers.iter().enumerate() {
+        let mut client = serving.connect();
+        client.request(&format!("GET /debug/{number}?query=marked"), &[], b"");
+        let mut connection = upstream.accept();
+        connection.request();
+        let content = answer.content.concat();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n\r\n",
+            content.len(),
+            answer.lines
+        );
+        connection.send(head.as_bytes());
+        let mut seen = Vec::new();
+        for part in &answer.content {
+            connection.send(part.as_bytes());
+            // What was sent has arrived before more is: each part is a frame of its own.
+            let end = part.len().saturating_sub(10);
+            seen.extend(client.until(&part.as_bytes()[end..]));
+        }
+        let seen = String::from_utf8_lossy(&seen);
+        let (head, passed) = seen.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(passed, content, "unchanged");
+        let head = head.to_ascii_lowercase();
+        for line in answer.lines.to_ascii_lowercase().split("\r\n") {
+            assert!(head.contains(line), "unchanged: {line}: {head}");
+        }
+    }
+    serving.stop()
+}
+
+/// A line of its header, and its content in parts.
+#[derive(Clone)]
+struct Answer {
+    lines: String,
+    content: Vec<String>,
+}
+
+fn answer(lines: &str, content: &[&str]) -> Answer {
+    Answer {
+        lines: lines.to_owned(),
+        content: content.iter().map(|part| (*part).to_owned()).collect(),
+    }
+}
+
+fn token_of(world: &World) -> String {
+    let stored = world.stored();
+    stored["access_token"].as_str().expect("text").to_owned()
+}
+
+#[test]
+fn s06_an_answer_that_repeats_the_token_is_told_and_passes_unchanged() {
+    let (upstream, world) = World::before_raw_upstream();
+    let token = token_of(&world);
+    let (begin, end) = token.split_at(token.len() / 2);
+    let repeating = [
+        (
+            "the header x-debug",
+            answer(&format!("X-Debug: got Bearer {token}!"), &["it is over"]),
+        ),
+        (
+            "its content",
+            answer(
+                "Content-Type: application/json",
+                &[&format!("{{\"a\":\"{token}\"}}")],
+            ),
+        ),
+        (
+            "its content",
+            answer(
+                "Content-Type: text/html; charset=utf-8",
+                &[&format!("<b>{begin}"), &format!("{end}</b>")],
+            ),
+        ),
+    ];
+    for (place, answer) in repeating {
+        let log = told_of(&[answer.clone(), answer], &world, &upstream);
+        assert_eq!(log.matches(REPEATED).count(), 1, "once a minute: {log}");
+        assert!(log.contains(&format!("{REPEATED} in {place}")), "{log}");
+        assert!(
+            log.contains("path=\"/debug/0\"") && log.contains("WARN"),
+            "{log}"
+        );
+        assert!(!log.contains(&token) && !log.contains("marked"), "{log}");
+    }
+}
+
+#[test]
+fn s06_what_is_no_text_or_another_token_is_not_told() {
+    let (upstream, world) = World::before_raw_upstream();
+    let token = token_of(&world);
+    let other = format!("{}+", &token[..token.len() - 1]);
+    let far = format!("{}{token}", "-x".repeat(40 << 10));
+    let silent = [
+        answer("Content-Type: image/png", &[&token]),
+        answer(
+            "Content-Type: text/plain\r\nContent-Encoding: br",
+            &[&token],
+        ),
+        answer("Content-Type: text/plain", &[&other]),
+        answer("Content-Type: text/plain", &[&far]),
+        answer("X-No-Type: 1", &[&token]),
+    ];
+    let told = answer("Content-Type: text/plain", &[&token]);
+    let answers: Vec<_> = silent.into_iter().chain([told]).collect();
+    let log = told_of(&answers, &world, &upstream);
+    assert_eq!(log.matches(REPEATED).count(), 1, "{log}");
+    assert!(log.contains("path=\"/debug/5\""), "the control: {log}");
+}
+
+#[test]
+fn s06_a_token_that_is_repeated_to_a_replay_is_told_too() {
+    let world = World::logged_in();
+    world.sandbox.expire_access_tokens();
+    let serving = world.serve();
+    let answer = serving.get("/sandbox/echo?marked");
+    assert_eq!(world.sandbox.counts().rotations, 1);
+    let token = token_of(&world);
+    assert!(
+        answer.text().contains(&token),
+        "the stand-in repeats what it got"
+    );
+    let log = serving.stop();
+    assert!(
+        log.contains(REPEATED) && log.contains("path=\"/sandbox/echo\""),
+        "{log}"
+    );
+    assert!(!log.contains(&token), "{log}");
+}
+
+/// Everything that is secret in a life of a proxy, and where the life is written down.
+#[derive(Default)]
+struct Life {
+    log: String,
+    secrets: Vec<String>,
+}
+
+impl Life {
+    /// Runs a command to its end, at the highest level.
+    fn run(&mut self, command: &mut Command) -> i32 {
+        let output = command.env("RUST_LOG", "trace").output().expect("it runs");
+        self.log.push_str(&printed(&output));
+        self.log.push_str(&errors(&output));
+        output.status.code().expect("no signal")
+    }
+
+    /// Remembers the pair in the store.
+    fn remember(&mut self, world: &World) {
+        let stored = world.stored();
+        let token = |name: &str| stored[name].as_str().expect("text").to_owned();
+        self.secrets
+            .extend([token("access_token"), token("refresh_token")]);
+    }
+
+    fn login(&mut self, world: &World, trust: &Path) {
+        let login = world.login_with(&[], |command| {
+            command.env("RUST_LOG", "trace").env("SSL_CERT_FILE", trust);
+        });
+        let place = login.press("approve");
+        visit(&place);
+        self.secrets
+            .push(parameter(&place, "code").expect("a code"));
+        let output = login.end();
+        assert!(output.status.success(), "{}", errors(&output));
+        self.log.push_str(&printed(&output));
+        self.log.push_str(&errors(&output));
+        self.remember(world);
+    }
+
+    /// What programs do that use the proxy, refresh by themselves, and see their token die.
+    fn requests(&mut self, world: &World, serving: &Serving) {
+        let mut client = serving.connect();
+        let old = "Authorization: Bearer client-marked";
+        let json = "Content-Type: application/json";
+        let ask = |client: &mut Client, line: &str, content: &str| {
+            client.ask(
+                line,
+                &[old, "Proxy-Authorization: Basic basic-marked", json],
+                content.as_bytes(),
+            )
+        };
+        assert_eq!(
+            ask(&mut client, "GET /users/me/profile?token=query-marked", "").status,
+            200
+        );
+        world.sandbox.expire_access_tokens();
+        let echo = ask(
+            &mut client,
+            "POST /sandbox/echo?query-marked",
+            "{\"a\":\"body-marked\"}",
+        );
+        self.remember(world);
+        let access_token = &self.secrets[self.secrets.len() - 2];
+        assert!(
+            echo.text().contains(access_token),
+            "upstream saw it: {}",
+            echo.text()
+        );
+        let refresh = "{\"grant_type\":\"refresh_token\",\"refresh_token\":\"script-marked\",\"client_secret\":\"sec-marked\"}";
+        assert_eq!(ask(&mut client, "POST /oauth2/token", refresh).status, 200);
+        assert_eq!(
+            ask(
+                &mut client,
+                "POST /oauth2/token",
+                "{\"refresh_token\":7,\"script-marked"
+            )
+            .status,
+            400
+        );
+        world.sandbox.change(|behaviour| {
+            behaviour
+                .api_failures
+                .extend([ApiFailure::CutAtHead, ApiFailure::HalfBody]);
+            behaviour
+                .token_failures
+                .push_back(TokenFailure::Html(StatusCode::BAD_GATEWAY));
+        });
+        ask(&mut client, "POST /sandbox/echo", "{\"a\":\"body-marked\"}");
+        // A client that does not wait for its answer.
+        serving.connect().request("GET /users", &[old], b"");
+        world.sandbox.expire_access_tokens();
+        let begun = world.sandbox.counts().rotations;
+        serving.get("/users");
+        world
+            .sandbox
+            .wait_until(SOON, |counts| counts.rotations > begun);
+        serving.wait_until(|_| world.stored()["generation"].as_u64() > Some(2));
+        self.remember(world);
+        let _ = serving
+            .connect()
+            .ask("GET /users", &["Origin: http://evil.example", old], b"");
+        world.sandbox.revoke_grants();
+        serving.get("/users");
+        serving.wait_for_log("login needed");
+    }
+
+    fn assert_clean(&self) {
+        let marks = [
+            "client-marked",
+            "basic-marked",
+            "query-marked",
+            "body-marked",
+            "script-marked",
+            "sec-marked",
+        ];
+        let secrets = self.secrets.iter().map(String::as_str);
+        for secret in secrets
+            .chain(marks)
+            .chain([CLIENT_SECRET, KEY, "oauth2-AT", "oauth2-RT"])
+        {
+            let found = self.log.lines().find(|line| line.contains(secret));
+            assert!(found.is_none(), "{secret}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn s06_a_whole_life_at_trace_level_shows_no_secret() {
+    let mut world = World::new().for_login();
+    let front = Http2Front::start(world.sandbox.address(), 100);
+    let trust = world.directory.path().join("trusted.pem");
+    front.tls.write_bundle(&trust);
+    world.upstream = front.tls.origin();
+    let mut life = Life::default();
+    let traced = |world: &World, arguments: &[&str]| {
+        world.configure();
+        let mut command = world.command(arguments);
+        command
+            .env("RUST_LOG", "trace")
+            .env("SSL_CERT_FILE", &trust);
+        command
+    };
+    life.login(&world, &trust);
+    let serving = Serving::start(traced(
+        &world,
+        &["serve", "--listen", "127.0.0.1:0", "--verbose"],
+    ));
+    life.requests(&world, &serving);
+    life.log.push_str(&serving.stop());
+    for (arguments, code) in [
+        (&["status", "--json"][..], 77),
+        (&["doctor"], 77),
+        (&["check"], 0),
+        (&["token"], 77),
+        (&["logout", "--yes"], 0),
+    ] {
+        assert_eq!(
+            life.run(&mut traced(&world, arguments)),
+            code,
+            "{arguments:?}"
+        );
+    }
+    let with_key = "[credentials.default]\nkind = \"api_key\"\n[log]\nformat = \"json\"\n";
+    let text = format!("[upstream]\nurl = \"{}\"\n{with_key}", world.upstream);
+    world
+        .sandbox
+        .change(|behaviour| behaviour.api_key = Some(KEY.to_owned()));
+    let mut command = traced(&world, &["serve", "--listen", "127.0.0.1:0", "--verbose"]);
+    fs::write(world.directory.path().join("proxy.toml"), text).expect("written");
+    command.env("LUCID_API_KEY", KEY);
+    let serving = Serving::start(command);
+    let echo = serving.get("/sandbox/echo");
+    assert!(
+        echo.text().contains(KEY),
+        "upstream saw it: {}",
+        echo.text()
+    );
+    world.sandbox.change(|behaviour| behaviour.api_key = None);
+    assert_eq!(serving.get("/sandbox/echo").status, 401);
+    life.log.push_str(&serving.stop());
+    let counts = world.sandbox.counts();
+    assert_eq!(counts.code_exchanges, 1);
+    assert!(
+        counts.rotations >= 2 && counts.revocations >= 1,
+        "{counts:?}"
+    );
+    let posted = |token: &&String| counts.posts_by_refresh_token.contains_key(*token);
+    let posted = life.secrets.iter().filter(posted).count();
+    assert!(
+        posted >= 2,
+        "the token endpoint saw what is looked for: {counts:?}"
+    );
+    for part in [
+        "TRACE",
+        "frame=",
+        "token rotated",
+        "401",
+        REPEATED,
+        "login needed",
+    ] {
+        assert!(life.log.contains(part), "the log is there: {part}");
+    }
+    life.assert_clean();
 }

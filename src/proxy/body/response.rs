@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use super::activity::Busy;
 use super::pace::{PIECE, Pace};
 use super::request::RequestBody;
+use crate::proxy::echo::Watch;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::upstream_body::UpstreamBody;
@@ -31,6 +32,8 @@ pub struct ResponseBody {
     exchange: Option<Box<Exchange>>,
     /// Tells the connection's idle timer when this is over.
     busy: Option<Busy>,
+    /// Looks whether our token is in it.
+    watch: Option<Box<Watch>>,
     /// Tells whether the client takes it, on a stream of HTTP/2.
     pace: Option<Rc<Pace>>,
     /// Boxed: an answer is moved many times on its way through hyper, and most have nothing of this.
@@ -81,9 +84,16 @@ impl ResponseBody {
         body
     }
 
-    /// `kept`, then what is still to come from upstream.
-    pub fn streamed(kept: Kept, rest: UpstreamBody, bound: Duration) -> Self {
-        Self::new(kept, Some(rest), bound)
+    /// `kept`, then what is still to come from upstream, all of it under the eyes of `watch`.
+    pub fn streamed(
+        kept: Kept,
+        rest: UpstreamBody,
+        bound: Duration,
+        watch: Option<Box<Watch>>,
+    ) -> Self {
+        let mut body = Self::new(kept, Some(rest), bound);
+        body.watch = watch;
+        body
     }
 
     fn new(kept: Kept, rest: Option<UpstreamBody>, bound: Duration) -> Self {
@@ -93,6 +103,7 @@ impl ResponseBody {
             silence: None,
             exchange: None,
             busy: None,
+            watch: None,
             pace: None,
             more: None,
         };
@@ -187,6 +198,17 @@ impl ResponseBody {
         frames.map(|data| data.len() as u64).sum()
     }
 
+    fn look_at(&mut self, frame: &Frame<Bytes>) {
+        let (Some(watch), Some(data)) = (&mut self.watch, frame.data_ref()) else {
+            return;
+        };
+        let more =
+            self.more.is_some() || self.rest.as_ref().is_some_and(|rest| !rest.is_end_stream());
+        if !watch.look_at(data, more) {
+            self.watch = None;
+        }
+    }
+
     /// The beginning of a frame, where it is to go in pieces.
     fn piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let Some(pace) = &self.pace else {
@@ -249,6 +271,7 @@ impl Body for ResponseBody {
                 if let Some(exchange) = &mut self.exchange {
                     exchange.count(&frame);
                 }
+                self.look_at(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
