@@ -15,6 +15,7 @@ mod config;
 mod conformance;
 mod connecting;
 mod cors;
+mod dependencies;
 mod docs;
 mod doctor;
 mod early_answer;
