@@ -4,6 +4,7 @@ mod check;
 mod doctor;
 mod grant;
 mod import;
+mod key;
 mod login;
 mod logout;
 mod refresh;
@@ -79,6 +80,9 @@ enum Command {
     Status(status::Options),
     /// End the login, at Lucid and here
     Logout(logout::Options),
+    /// Keys for the clients of this proxy
+    #[command(subcommand)]
+    Key(key::Command),
     /// Check the configuration without touching the network
     Check,
     /// Prove each link of the chain: configuration, token file, network, clock, tokens, one request
@@ -145,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Refresh(options) => refresh::run(&cli.config, options),
         Command::Status(options) => status::run(&cli.config, options),
         Command::Logout(options) => logout::run(&cli.config, options),
+        Command::Key(command) => key::run(command),
         Command::Check => check::run(&cli.config),
         Command::Doctor(options) => doctor::run(&cli.config, options),
     };

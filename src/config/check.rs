@@ -7,7 +7,7 @@ use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Hooks, HttpVersions, Kind, Log,
     LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
-    api_key, guard, limits, listen, replay, secrets, state_directory,
+    api_key, clients, guard, limits, listen, replay, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -33,6 +33,7 @@ pub(super) fn check<'a>(
     });
     let mut secrets = secrets::Secrets::new(file.as_deref(), environment);
     let upstream = check_upstream(source, &mut root, &mut secrets, need);
+    let clients = clients::check(source, &mut root, &mut secrets, need);
     let mut credentials = root.table(source, "credentials");
     let credential = credentials.table(source, DEFAULT_CREDENTIAL);
     let credential = Credential {
@@ -55,7 +56,7 @@ pub(super) fn check<'a>(
     let replay = replay::check(source, &mut root, environment);
     let timeouts = check_timeouts(source, &mut root);
     let limits = limits::check(source, &mut root);
-    let guard = guard::check(source, &mut root);
+    let guard = guard::check(source, &mut root, !clients.is_empty());
     let log = check_log(source, &mut root);
     root.finish(source);
     Config {
@@ -69,6 +70,7 @@ pub(super) fn check<'a>(
         timeouts,
         limits,
         guard,
+        clients,
         log,
     }
 }

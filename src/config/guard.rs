@@ -17,19 +17,24 @@ pub struct Guard {
     pub rules: Rules,
 }
 
-pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Guard {
+/// Takes `[guard]` out of the file, which also says whether it `has_clients`.
+pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>, has_clients: bool) -> Guard {
     let mut table = root.table(source, "guard");
     let allow_hosts = names::check_hosts(source, &mut table);
     let allow_origins = names::check_origins(source, &mut table);
     let allow_unauthenticated = table
         .boolean(source, "allow_unauthenticated")
-        .is_some_and(|found| found.value);
+        .filter(|found| found.value);
+    if let Some(found) = allow_unauthenticated.as_ref().filter(|_| has_clients) {
+        let message = "there are [clients], and with them every request needs a key; leave this out, or all of them";
+        source.problem(Some(&found.at), &found.key, message);
+    }
     let rules = Rules::check(source, &mut table);
     table.finish(source);
     Guard {
         allow_hosts,
         allow_origins,
-        allow_unauthenticated,
+        allow_unauthenticated: allow_unauthenticated.is_some(),
         rules,
     }
 }

@@ -6,6 +6,7 @@ mod accounts;
 mod api_key;
 mod ca_file;
 mod check;
+mod clients;
 mod file_name;
 mod guard;
 mod http_proxy;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use ca_file::CaFile;
+pub use clients::{CLIENT_NAME, KeyHash, KnownClient, is_client_name};
 pub use guard::Guard;
 pub use http_proxy::HttpProxy;
 pub use limits::{HeadLimits, Limits};
@@ -42,7 +44,7 @@ use raw::{Found, Source};
 pub use redirect::RedirectUrl;
 pub use rules::{Rule, Rules, Segment, is_refused};
 
-use crate::secret::Secret;
+use crate::secret::{Secret, Zeroizing};
 
 /// The name of the one credential that there is.
 pub const DEFAULT_CREDENTIAL: &str = "default";
@@ -70,6 +72,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may use the proxy.
     pub guard: Guard,
+    /// Whose requests are served, if not everybody's who can send one.
+    pub clients: Vec<KnownClient>,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -321,10 +325,11 @@ impl Config {
                 .into_iter()
                 .find(|file| file.exists()),
         };
-        let text = match &file {
+        // A secret may stand in it.
+        let text = Zeroizing::new(match &file {
             Some(file) => read(file)?,
             None => String::new(),
-        };
+        });
         Self::parse(&text, file, environment, need)
     }
 

@@ -366,6 +366,39 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// The tables below one that have names of the file's own choice, each with its name and the place of that; `None`
+    /// where the file has no such table.
+    pub(super) fn tables(
+        &mut self,
+        source: &mut Source<'a>,
+        name: &'static str,
+    ) -> Option<Found<Vec<(String, At, Table<'a>)>>> {
+        let key = self.key(name);
+        self.asked.push(name);
+        let Entry { key_at, value } = self.entries.remove(name)?;
+        let mut tables = Vec::new();
+        if let DeValue::Table(named) = value.into_inner() {
+            for (name, entry) in entries(named) {
+                let path = format!("{key}.{name}");
+                match entry.value.into_inner() {
+                    DeValue::Table(table) => {
+                        tables.push((name, entry.key_at, Table::new(&path, entries(table))));
+                    }
+                    _ => source.problem(
+                        Some(&entry.key_at),
+                        &path,
+                        format!("expected a table: [{path}]"),
+                    ),
+                }
+            }
+        }
+        Some(Found {
+            value: tables,
+            key,
+            at: key_at,
+        })
+    }
+
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self, source: &mut Source<'a>) {
         for (name, entry) in &self.entries {

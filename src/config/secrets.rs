@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::raw::{At, Source, Table};
 use super::{Environment, Found, file_name};
-use crate::secret::{ExposeSecret, Secret};
+use crate::secret::{ExposeSecret, Secret, Zeroizing};
 
 /// Bytes of a file that holds a secret; more than any token has.
 const LARGEST_SECRET: usize = 64 << 10;
@@ -59,6 +59,13 @@ pub(super) const API_KEY: Keys = Keys {
     env: "api_key_env",
     file: "api_key_file",
     usual_variable: Some("LUCID_API_KEY"),
+    is_public: |_| false,
+};
+pub(super) const CLIENT_KEY: Keys = Keys {
+    inline: "key",
+    env: "key_env",
+    file: "key_file",
+    usual_variable: None,
     is_public: |_| false,
 };
 pub(super) const PROXY: Keys = Keys {
@@ -158,7 +165,7 @@ impl<'e> Secrets<'e> {
         table: &mut Table<'a>,
         keys: &Keys,
     ) -> Given {
-        let inline = table.string(source, keys.inline);
+        let mut inline = table.string(source, keys.inline);
         let env = table.string(source, keys.env);
         let file = table.string(source, keys.file);
         self.variables
@@ -177,7 +184,7 @@ impl<'e> Secrets<'e> {
             key: found.key.clone(),
             at: found.at.clone(),
         };
-        let value = match (&inline, &env, &file) {
+        let value = match (&mut inline, &env, &file) {
             (Some(inline), _, _) => self
                 .inline(source, inline, keys)
                 .map(|value| found(inline, value)),
@@ -198,7 +205,7 @@ impl<'e> Secrets<'e> {
     fn inline(
         &self,
         source: &mut Source<'_>,
-        found: &Found<String>,
+        found: &mut Found<String>,
         keys: &Keys,
     ) -> Option<Secret> {
         if !(keys.is_public)(&found.value) && self.file.is_some_and(readable_by_others) {
@@ -217,7 +224,7 @@ impl<'e> Secrets<'e> {
             );
             return None;
         }
-        Some(Secret::from(found.value.clone()))
+        Some(Secret::from(std::mem::take(&mut found.value)))
     }
 }
 
@@ -250,9 +257,10 @@ fn from_file(source: &mut Source<'_>, found: &Found<String>, name: &str) -> Opti
     None
 }
 
-/// Not everything that can be opened has an end.
-fn read_some(path: &str) -> std::io::Result<String> {
-    let mut text = String::new();
+/// Not everything that can be opened has an end. There is room for all of it from the beginning: growing would leave what
+/// was read so far behind unwiped.
+fn read_some(path: &str) -> std::io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(LARGEST_SECRET + 64));
     let file = std::fs::File::open(path)?;
     file.take(LARGEST_SECRET as u64 + 1)
         .read_to_string(&mut text)?;

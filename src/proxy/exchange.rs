@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub struct Exchange {
     /// What became of the token's rejection, if there was one.
     pub(super) note: Option<&'static str>,
     pub(super) generation: Option<u64>,
+    /// Whose request it is, where clients have keys.
+    pub(super) client: Option<Arc<str>>,
     code: Option<&'static str>,
     pub(super) reason: Option<String>,
     cut: bool,
@@ -43,6 +46,7 @@ impl Exchange {
             sent: 0,
             note: None,
             generation: None,
+            client: None,
             code: None,
             reason: None,
             cut: false,
@@ -101,6 +105,7 @@ impl Drop for Exchange {
             sent = self.sent,
             milliseconds = self.begun.elapsed().as_millis() as u64,
             generation = self.generation,
+            client = self.client.as_deref(),
             note = self.note,
             code = self.code,
             reason = self.reason,

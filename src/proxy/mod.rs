@@ -1,8 +1,8 @@
 //! The request path. `Proxy::forward` reads as the list of its steps; each is a module of its own.
 //!
 //! 1. accept: [`server`](crate::server) hands a request over;
-//! 2. [`ambiguity`]: can the request be read in one way only? [`guard`]: may this client use the proxy? What a browser
-//!    asks about an allowed page is answered by [`cors`];
+//! 2. [`ambiguity`]: can the request be read in one way only? [`guard`] and [`clients`]: may this client use the proxy?
+//!    What a browser asks about an allowed page is answered by [`cors`];
 //! 3. [`route`]: forward it, where the [`policy`] permits it, answer it here (`oauth2`), or refuse it;
 //! 4. [`head`]: what is about one connection goes, what upstream needs comes;
 //! 5. bearer: the current token, from [`token`](crate::token);
@@ -17,6 +17,7 @@
 mod alarm;
 pub mod ambiguity;
 pub mod body;
+pub mod clients;
 pub mod connection;
 pub mod cors;
 mod cure;
@@ -54,6 +55,7 @@ use crate::config::{Config, OAuth2Endpoint, Origin, Scheme};
 use crate::token::traffic::Lane;
 use crate::token::{Bearer, Grant};
 use body::{Busy, Recordings, RequestBody, ResponseBody};
+use clients::{Client, Clients};
 use connection::Target;
 use cure::Answer;
 use exchange::Exchange;
@@ -83,6 +85,8 @@ pub struct Settings {
     log_requests: bool,
     /// What requests may do, whoever sends them.
     policy: Option<Arc<Policy>>,
+    /// Whose requests are served; `None` for everybody's.
+    clients: Option<Arc<Clients>>,
 }
 
 impl Settings {
@@ -109,6 +113,7 @@ impl Settings {
             tunnel_timeout: config.timeouts.tunnel,
             log_requests: config.log.requests,
             policy: Policy::new("guard", &config.guard.rules).map(Arc::new),
+            clients: Clients::new(&config.clients).map(Arc::new),
         })
     }
 }
@@ -240,18 +245,19 @@ impl Proxy {
         names: Names,
         body: &RequestBody,
         guard: &Guard,
-        exchange: Option<&mut Exchange>,
+        mut exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         ambiguity::check(head, names, guard.scheme())?;
         guard.check(head, names)?;
         if names.has(Names::ORIGIN) && cors::is_preflight(head) {
             return cors::answer(&head.headers, exchange);
         }
+        let client = self.identify(head, exchange.as_deref_mut())?;
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
-            Route::Forward => self.permit(head)?,
+            Route::Forward => self.permit(head, client)?,
             // Boxed: few requests take these ways, and the others should not carry what they need.
             Route::ForwardBare => {
-                self.permit(head)?;
+                self.permit(head, client)?;
                 return Box::pin(self.forward_bare(head, names, body, guard)).await;
             }
             Route::Answer(endpoint) => {
@@ -281,11 +287,28 @@ impl Proxy {
         Ok(self.hand_back(answer, &head.uri, &asked))
     }
 
+    /// Step 2: whose request it is, where that makes a difference.
+    fn identify(
+        &self,
+        head: &Parts,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<Option<&Client>, Refusal> {
+        let Some(clients) = &self.settings.clients else {
+            return Ok(None);
+        };
+        let client = clients.identify(&head.headers)?;
+        if let Some(exchange) = exchange {
+            exchange.client = Some(client.name.clone());
+        }
+        Ok(Some(client))
+    }
+
     /// Step 3: whether the rules let a request through that goes upstream.
-    fn permit(&self, head: &Parts) -> Result<(), Refusal> {
-        match &self.settings.policy {
-            None => Ok(()),
-            policy => policy::check(head, policy.as_deref().into_iter()),
+    fn permit(&self, head: &Parts, client: Option<&Client>) -> Result<(), Refusal> {
+        let own = client.and_then(|client| client.policy.as_ref());
+        match (self.settings.policy.as_deref(), own) {
+            (None, None) => Ok(()),
+            (all, own) => policy::check(head, all.into_iter().chain(own)),
         }
     }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use serde::Serialize;
@@ -149,6 +151,16 @@ impl Refusal {
             "policyDenied",
             "http_request_denied",
             message,
+        )
+    }
+
+    /// Why is not said: that would tell a stranger how near they are.
+    pub(super) fn client_key_required() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "clientKeyRequired",
+            "http_request_denied",
+            "this proxy serves clients with a key; send it once, as Authorization: Bearer KEY, or as Proxy-Authorization: Bearer KEY or Basic with NAME:KEY; a new one is made with: lucid-proxy key new NAME",
         )
     }
 
@@ -314,6 +326,11 @@ impl Refusal {
             // Only what answers nothing but POST refuses a method so (RFC 9110 section 15.5.6).
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            // Only a client without its key is refused so (RFC 9110 section 11.6.1).
+            let challenge = HeaderValue::from_static("Bearer realm=\"lucid-proxy\"");
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
         // The rest of the request is not read (RFC 9110 sections 15.5.9 and 15.5.14).
         let is_unread = matches!(
             self.status,
@@ -461,6 +478,8 @@ mod tests {
             Refusal::no_tunnels(),
             Refusal::oauth_endpoint(),
             Refusal::unknown_oauth_endpoint(),
+            Refusal::client_key_required(),
+            Refusal::policy_denied("c".to_owned()),
             Refusal::bad_request("b"),
             Refusal::plain_on_tls(),
             Refusal::head_too_large(1),

@@ -60,9 +60,10 @@ fn unusable(listen: &Listen, error: CertificateError) -> StartError {
     StartError::Certificate(listen.address.clone(), error.into())
 }
 
-/// Whoever reaches the proxy can use the token (rule S1).
+/// Whoever reaches the proxy can use the token, unless clients have keys (rule S1).
 fn check_exposure(config: &Config, address: SocketAddr) -> Result<(), StartError> {
-    if address.ip().is_loopback() || config.guard.allow_unauthenticated {
+    let is_known = !config.clients.is_empty() || config.guard.allow_unauthenticated;
+    if address.ip().is_loopback() || is_known {
         Ok(())
     } else {
         Err(StartError::Exposed(address))

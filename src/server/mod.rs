@@ -80,7 +80,7 @@ pub struct Running {
 pub enum StartError {
     /// Everybody who reaches the address could use the token.
     #[error(
-        "listen: {0} can be reached from other machines, and whoever reaches it could use your token; listen on 127.0.0.1, or set allow_unauthenticated = true under [guard] if the network lets in only whom you trust"
+        "listen: {0} can be reached from other machines, and whoever reaches it could use your token; give each client a key (lucid-proxy key new NAME), listen on 127.0.0.1, or set allow_unauthenticated = true under [guard] if the network lets in only whom you trust"
     )]
     Exposed(SocketAddr),
     /// The system refused the address.

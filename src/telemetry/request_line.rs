@@ -20,6 +20,7 @@ pub(super) struct RequestLine {
     received: u64,
     sent: u64,
     generation: Option<u64>,
+    client: Option<String>,
     note: Option<String>,
     code: Option<String>,
     reason: Option<String>,
@@ -47,6 +48,9 @@ impl RequestLine {
                 .map_or_else(String::new, |number| format!("gen {number}")),
             Plain(&self.path),
         )?;
+        if let Some(client) = &self.client {
+            write!(to, "  client {}", Plain(client))?;
+        }
         if let Some(note) = &self.note {
             write!(to, "  {}", Plain(note))?;
         }
@@ -105,6 +109,7 @@ impl Visit for RequestLine {
         match field.name() {
             "method" => self.method = value,
             "path" => self.path = value,
+            "client" => self.client = Some(value),
             "note" => self.note = Some(value),
             "code" => self.code = Some(value),
             "reason" => self.reason = Some(value),
@@ -211,6 +216,12 @@ mod tests {
             ..line()
         };
         assert_eq!(end(replayed), "  replayed  cut off");
+        let known = RequestLine {
+            client: Some("reports".to_owned()),
+            note: Some("replayed".to_owned()),
+            ..line()
+        };
+        assert_eq!(end(known), "  client reports  replayed");
         let silent = RequestLine {
             cut: true,
             reason: Some("upstream broke off".to_owned()),
@@ -258,6 +269,7 @@ mod tests {
         let line = RequestLine {
             method: evil.to_owned(),
             path: evil.to_owned(),
+            client: Some(evil.to_owned()),
             note: Some(evil.to_owned()),
             code: Some(evil.to_owned()),
             reason: Some(evil.to_owned()),
@@ -267,7 +279,7 @@ mod tests {
         assert!(!text.contains(char::is_control), "{text:?}");
         assert!(!text.contains('\u{202e}'), "{text:?}");
         let escaped = r#"/a\n\r\u{1b}[31m\u{85}\u{202e}\0é"\"#;
-        assert_eq!(text.matches(escaped).count(), 5, "{text}");
+        assert_eq!(text.matches(escaped).count(), 6, "{text}");
     }
 
     #[test]

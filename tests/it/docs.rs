@@ -109,6 +109,7 @@ fn the_readme_names_every_error_code_that_the_proxy_answers_with() {
         "hostNotAllowed",
         "originNotAllowed",
         "policyDenied",
+        "clientKeyRequired",
         "badRequest",
         "requestTimeout",
         "loopDetected",

@@ -9,6 +9,7 @@ mod bad_input;
 mod big_bodies;
 mod browser;
 mod by_proxy;
+mod client_keys;
 mod clients;
 mod commands;
 mod config;

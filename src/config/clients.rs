@@ -1,0 +1,352 @@
+//! `[clients.NAME]`: who may use the proxy, by which key, and for what (rules S1, S4, S5).
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+
+use super::Need;
+use super::raw::{At, Found, Source, Table};
+use super::rules::Rules;
+use super::secrets::{CLIENT_KEY, Given, Secrets, unset};
+use crate::secret::{ExposeSecret, Secret, is_one_word};
+
+/// Characters that a key has at least. Those that `key new` makes have 47; this keeps words out that can be guessed.
+const SHORTEST_KEY: usize = 16;
+
+/// A client that may use the proxy.
+#[derive(Clone, Debug)]
+pub struct KnownClient {
+    /// The name behind `clients.`.
+    pub name: String,
+    /// What its key is known by.
+    pub key: KeyHash,
+    /// What its requests may do, within what the guard permits to all.
+    pub rules: Rules,
+}
+
+/// The SHA-256 of a key. Of random bytes it tells nothing, and no key is kept: what is sent is hashed and compared.
+#[derive(Clone, Copy)]
+pub struct KeyHash([u8; SHA256_OUTPUT_LEN]);
+
+impl KeyHash {
+    /// The hash of a key.
+    pub fn of(key: &[u8]) -> Self {
+        let mut hash = [0; SHA256_OUTPUT_LEN];
+        hash.copy_from_slice(digest(&SHA256, key).as_ref());
+        Self(hash)
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut hash = [0; SHA256_OUTPUT_LEN];
+        let digits = text.as_bytes();
+        if digits.len() != 2 * hash.len() {
+            return None;
+        }
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
+        }
+        Some(Self(hash))
+    }
+
+    /// 64 hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether it is the other, in a time that does not depend on how much of it is.
+    pub fn is(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Of a weak key it could be guessed from.
+        f.write_str("KeyHash(..)")
+    }
+}
+
+/// Whether a client may be called so: what TOML takes for a key without quotes, and a log for a word.
+pub fn is_client_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// What [`is_client_name`] asks for.
+pub const CLIENT_NAME: &str = "up to 64 letters of ASCII, digits, - and _";
+
+/// Takes all clients out of the file. What variables hold must be there where the command needs everything.
+pub(super) fn check<'a>(
+    source: &mut Source<'a>,
+    root: &mut Table<'a>,
+    secrets: &mut Secrets<'_>,
+    need: Need,
+) -> Vec<KnownClient> {
+    // What a client may have is known where the file has none, too.
+    Written::take(source, Table::empty("clients.NAME"), secrets);
+    let Some(tables) = root.tables(source, "clients") else {
+        return Vec::new();
+    };
+    if tables.value.is_empty() {
+        let message = "expected a table for each client, [clients.NAME] with its key; leave [clients] out for none";
+        source.problem(Some(&tables.at), &tables.key, message);
+    }
+    let mut clients: Vec<KnownClient> = Vec::new();
+    for (name, at, table) in tables.value {
+        let written = Written::take(source, table, secrets);
+        if !is_client_name(&name) {
+            let message = format!("expected a name of {CLIENT_NAME}");
+            source.problem(Some(&at), "clients", message);
+            continue;
+        }
+        let rules = written.rules.clone();
+        let Some(key) = written.key(source, &name, &at, need) else {
+            continue;
+        };
+        if let Some(other) = clients.iter().find(|other| other.key.is(&key.value)) {
+            let message = format!(
+                "clients.{} has the same key; give each client its own: lucid-proxy key new {name}",
+                other.name
+            );
+            source.problem(Some(&key.at), &key.key, message);
+        }
+        clients.push(KnownClient {
+            name,
+            key: key.value,
+            rules,
+        });
+    }
+    clients
+}
+
+/// What the table of one client says.
+struct Written {
+    given: Given,
+    hash: Option<Found<String>>,
+    rules: Rules,
+}
+
+impl Written {
+    fn take<'a>(source: &mut Source<'a>, mut table: Table<'a>, secrets: &mut Secrets<'_>) -> Self {
+        let written = Self {
+            given: secrets.given(source, &mut table, &CLIENT_KEY),
+            hash: table.string(source, "key_sha256"),
+            rules: Rules::check(source, &mut table),
+        };
+        table.finish(source);
+        written
+    }
+
+    /// The hash of the key, from whichever key of the table gives it.
+    fn key(
+        self,
+        source: &mut Source<'_>,
+        name: &str,
+        at: &At,
+        need: Need,
+    ) -> Option<Found<KeyHash>> {
+        match (self.given, self.hash) {
+            (Given::Nothing, None) => {
+                let message = format!(
+                    "missing: give key_sha256, key_file or key_env; lucid-proxy key new {name} makes a key and prints its key_sha256"
+                );
+                source.problem(Some(at), &format!("clients.{name}"), message);
+                None
+            }
+            (Given::Nothing, Some(hash)) => read_hash(source, hash),
+            (_, Some(hash)) => {
+                let message = "only one of key, key_env, key_file and key_sha256 is accepted";
+                source.problem(Some(&hash.at), &hash.key, message);
+                None
+            }
+            (Given::Wrong, None) => None,
+            (Given::Unset(variable), None) => {
+                if need == Need::Everything {
+                    source.problem(Some(&variable.at), &variable.key, unset(&variable.value));
+                }
+                None
+            }
+            (Given::Value(key), None) => hash_of(source, key),
+        }
+    }
+}
+
+fn read_hash(source: &mut Source<'_>, found: Found<String>) -> Option<Found<KeyHash>> {
+    let hash = KeyHash::from_hex(&found.value);
+    if hash.is_none() {
+        let message = "expected the SHA-256 of a key, 64 hexadecimal digits as lucid-proxy key new prints them";
+        source.problem(Some(&found.at), &found.key, message);
+    }
+    Some(Found {
+        value: hash?,
+        key: found.key,
+        at: found.at,
+    })
+}
+
+/// The key itself is wiped with this.
+fn hash_of(source: &mut Source<'_>, found: Found<Secret>) -> Option<Found<KeyHash>> {
+    let key = found.value.expose_secret();
+    if !is_one_word(&found.value) || key.len() < SHORTEST_KEY {
+        let message = format!(
+            "the key is too weak or has characters that cannot be sent: at least {SHORTEST_KEY} of visible ASCII are accepted, better what lucid-proxy key new makes"
+        );
+        source.problem(Some(&found.at), &found.key, message);
+        return None;
+    }
+    Some(Found {
+        value: KeyHash::of(key.as_bytes()),
+        key: found.key,
+        at: found.at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::Config;
+
+    const KEY: &str = "sixteen-letters!";
+
+    fn parse(text: &str) -> Result<Vec<KnownClient>, String> {
+        let environment = [
+            ("LUCID_CLIENT_ID", "id"),
+            ("LUCID_CLIENT_SECRET", "secret"),
+            ("KEY", KEY),
+            ("WEAK", "too-short"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = BTreeMap::from(environment);
+        let config = Config::parse(text, None, &environment, Need::Everything);
+        config
+            .map(|config| config.clients)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn s04_a_hash_is_64_digits_and_the_sha_256_of_its_key() {
+        // FIPS 180-2, appendix B.1.
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(KeyHash::of(b"abc").to_hex(), hex);
+        for text in [hex, &hex.to_uppercase()] {
+            let hash = KeyHash::from_hex(text).expect("digits");
+            assert!(hash.is(&KeyHash::of(b"abc")) && !hash.is(&KeyHash::of(b"abd")));
+        }
+        for bad in [
+            "",
+            &hex[1..],
+            &hex.replace('b', "g"),
+            &format!("{hex}0"),
+            "é",
+        ] {
+            assert!(KeyHash::from_hex(bad).is_none(), "{bad}");
+        }
+        assert!(KeyHash::from_hex(&"é".repeat(32)).is_none());
+        assert!(!format!("{:?}", KeyHash::of(b"abc")).contains("ba"));
+    }
+
+    #[test]
+    fn s04_a_key_comes_from_a_variable_or_stands_here_or_is_a_hash() {
+        let hash = KeyHash::of(KEY.as_bytes());
+        for line in [
+            "key_env = \"KEY\"".to_owned(),
+            format!("key = \"{KEY}\""),
+            format!("key_sha256 = \"{}\"", hash.to_hex()),
+        ] {
+            let text = format!("[clients.one-1_A]\n{line}\nread_only = true\n");
+            let clients = parse(&text).expect("it is accepted");
+            assert_eq!((clients.len(), clients[0].name.as_str()), (1, "one-1_A"));
+            assert!(clients[0].key.is(&hash) && clients[0].rules.read_only);
+        }
+        assert_eq!(parse("").map(|clients| clients.len()), Ok(0));
+    }
+
+    #[test]
+    fn s06_programs_that_are_run_do_not_get_the_variable_of_a_key() {
+        let text = "[clients.a]\nkey_env = \"KEY\"";
+        let config = Config::parse(text, None, &BTreeMap::new(), Need::Store);
+        let config = config.expect("what only the store is needed for asks for no key");
+        let variables = config.credential.secret_variables;
+        assert!(variables.contains(&"KEY".to_owned()), "{variables:?}");
+    }
+
+    #[test]
+    fn s04_what_is_no_client_is_told_with_its_place() {
+        let hash = KeyHash::of(KEY.as_bytes()).to_hex();
+        let both = format!("[clients.a]\nkey_sha256 = \"{hash}\"\nkey_env = \"KEY\"");
+        let twice = format!("[clients.a]\nkey_sha256 = \"{hash}\"\n[clients.b]\nkey = \"{KEY}\"");
+        let open = format!("[clients.a]\nkey = \"{KEY}\"\n[guard]\nallow_unauthenticated = true");
+        for (text, expected) in [
+            (
+                "[clients]",
+                "line 1, column 2: clients: expected a table for each client",
+            ),
+            (
+                "clients = 1",
+                "line 1, column 1: clients: expected a table for each",
+            ),
+            (
+                "[clients]\na = 1",
+                "line 2, column 1: clients.a: expected a table: [clients.a]",
+            ),
+            (
+                "[clients.a]",
+                "line 1, column 10: clients.a: missing: give key_sha256",
+            ),
+            (
+                "[clients.\"a b\"]\nkey_env = \"KEY\"",
+                "line 1, column 10: clients: expected a name",
+            ),
+            (
+                "[clients.\"\"]\nkey_env = \"KEY\"",
+                "clients: expected a name",
+            ),
+            (
+                "[clients.a]\nkey_env = \"NONE\"",
+                "clients.a.key_env: the variable NONE is not set",
+            ),
+            (
+                "[clients.a]\nkey_env = \"WEAK\"",
+                "line 2, column 11: clients.a.key_env: the key is too weak",
+            ),
+            (
+                "[clients.a]\nkey = \"fifteen-letters\"",
+                "clients.a.key: the key is too weak",
+            ),
+            (
+                "[clients.a]\nkey = \"sixteen letters!\"",
+                "clients.a.key: the key is too weak",
+            ),
+            (
+                "[clients.a]\nkey = \"sixteen-letterß\"",
+                "clients.a.key: the key is too weak",
+            ),
+            (
+                "[clients.a]\nkey_sha256 = \"12\"",
+                "line 2, column 14: clients.a.key_sha256: expected the SHA-256",
+            ),
+            (
+                "[clients.a]\nkye = 1",
+                "line 2, column 1: clients.a.kye: unknown key; accepted here: allow, deny, key,",
+            ),
+            (
+                &both,
+                "line 2, column 14: clients.a.key_sha256: only one of",
+            ),
+            (
+                &twice,
+                "line 4, column 7: clients.b.key: clients.a has the same key",
+            ),
+            (&open, "line 4, column 25: guard.allow_unauthenticated: "),
+        ] {
+            let problems = parse(text).expect_err(text);
+            assert!(problems.contains(expected), "{text}: {problems}");
+            assert!(!problems.contains("letters!"), "no key in {problems}");
+        }
+    }
+}

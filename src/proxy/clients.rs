@@ -1,0 +1,112 @@
+//! Whose request is it? Keys of clients (rules S1 and S4).
+//!
+//! A key comes where a program has its token, or where it puts the login of a proxy. It is for this proxy alone: neither
+//! place goes upstream, whatever stood there ([`head`](super::head) sees to that).
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, PROXY_AUTHORIZATION};
+
+use super::policy::Policy;
+use super::reply::Refusal;
+use crate::config::{KeyHash, KnownClient};
+use crate::secret::Zeroizing;
+
+/// Everybody who may use the proxy.
+#[derive(Clone, Debug)]
+pub struct Clients(Vec<Client>);
+
+/// Somebody who may use the proxy.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The name behind `clients.`.
+    pub name: Arc<str>,
+    key: KeyHash,
+    /// What its requests may do, if not everything that the guard permits.
+    pub policy: Option<Policy>,
+}
+
+impl Clients {
+    /// Those of the configuration; `None` where it has none, and everybody is served.
+    pub fn new(clients: &[KnownClient]) -> Option<Self> {
+        let known = |client: &KnownClient| Client {
+            name: client.name.as_str().into(),
+            key: client.key,
+            policy: Policy::new(format!("clients.{}", client.name), &client.rules),
+        };
+        (!clients.is_empty()).then(|| Self(clients.iter().map(known).collect()))
+    }
+
+    /// Whose key a request comes with.
+    ///
+    /// # Errors
+    ///
+    /// Where it comes without one, or with one that is nobody's. The refusal is the same for all reasons.
+    pub fn identify(&self, headers: &HeaderMap) -> Result<&Client, Refusal> {
+        let presented = Presented::by(headers).ok_or_else(Refusal::client_key_required)?;
+        let mut found = None;
+        // All of them, however early it is found.
+        for client in &self.0 {
+            if client.key.is(&presented.key) {
+                found = Some(client);
+            }
+        }
+        let is_named = |name: &[u8], client: &Client| name == client.name.as_bytes();
+        found
+            .filter(|client| presented.name.is_none_or(|name| is_named(&name, client)))
+            .ok_or_else(Refusal::client_key_required)
+    }
+}
+
+/// What a request says of its sender.
+struct Presented {
+    key: KeyHash,
+    /// Only a login has one.
+    name: Option<Vec<u8>>,
+}
+
+impl Presented {
+    /// Where there is a `Proxy-Authorization`, it counts, since it can be meant for nobody else; what stands in
+    /// `Authorization` may then be an old token of Lucid's. Two of what counts are none.
+    fn by(headers: &HeaderMap) -> Option<Self> {
+        if headers.contains_key(PROXY_AUTHORIZATION) {
+            let (scheme, value) = only(headers, PROXY_AUTHORIZATION)?;
+            return match scheme.eq_ignore_ascii_case(b"basic") {
+                true => Self::login(value),
+                false => Self::bearer(scheme, value),
+            };
+        }
+        let (scheme, value) = only(headers, AUTHORIZATION)?;
+        Self::bearer(scheme, value)
+    }
+
+    /// RFC 6750 section 2.1.
+    fn bearer(scheme: &[u8], key: &[u8]) -> Option<Self> {
+        scheme.eq_ignore_ascii_case(b"bearer").then(|| Self {
+            key: KeyHash::of(key),
+            name: None,
+        })
+    }
+
+    /// RFC 7617 section 2.
+    fn login(value: &[u8]) -> Option<Self> {
+        let login = Zeroizing::new(STANDARD.decode(value).ok()?);
+        let colon = login.iter().position(|byte| *byte == b':')?;
+        Some(Self {
+            key: KeyHash::of(&login[colon + 1..]),
+            name: Some(login[..colon].to_vec()),
+        })
+    }
+}
+
+/// Scheme and value of a field that stands there once (RFC 9110 section 11.4).
+fn only(headers: &HeaderMap, name: http::HeaderName) -> Option<(&[u8], &[u8])> {
+    let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return None;
+    };
+    let space = line.iter().position(|byte| *byte == b' ')?;
+    Some((&line[..space], line[space..].trim_ascii()))
+}
