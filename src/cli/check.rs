@@ -17,8 +17,9 @@ pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     };
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     print(&format!(
-        "configuration  {source}: ok\nlisten         {}\nworkers        {}\nupstream       {}{}\n{}",
+        "configuration  {source}: ok\nlisten         {}\nclients        {}\nworkers        {}\nupstream       {}{}\n{}",
         listen.join(", "),
+        clients(&config),
         config.workers,
         config.upstream.origin,
         through(&config.upstream.network, &config.upstream.origin),
@@ -41,6 +42,15 @@ fn credential(config: &Config) -> String {
         credential.store.display(),
         login(credential),
     )
+}
+
+/// Who is served.
+fn clients(config: &Config) -> String {
+    if config.clients.is_empty() {
+        return "whoever can connect, without a key".to_owned();
+    }
+    let names = config.clients.iter().map(|client| client.name.as_str());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// The proxy that requests go through, if they do.

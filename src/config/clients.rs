@@ -96,12 +96,12 @@ pub(super) fn check<'a>(
     }
     let mut clients: Vec<KnownClient> = Vec::new();
     for (name, at, table) in tables.value {
-        let written = Written::take(source, table, secrets);
         if !is_client_name(&name) {
             let message = format!("expected a name of {CLIENT_NAME}");
             source.problem(Some(&at), "clients", message);
             continue;
         }
+        let written = Written::take(source, table, secrets);
         let rules = written.rules.clone();
         let Some(key) = written.key(source, &name, &at, need) else {
             continue;
@@ -237,6 +237,10 @@ mod tests {
             let hash = KeyHash::from_hex(text).expect("digits");
             assert!(hash.is(&KeyHash::of(b"abc")) && !hash.is(&KeyHash::of(b"abd")));
         }
+        // To the last bit.
+        let mut other = KeyHash::of(b"abc");
+        other.0[SHA256_OUTPUT_LEN - 1] ^= 1;
+        assert!(!other.is(&KeyHash::of(b"abc")));
         for bad in [
             "",
             &hex[1..],

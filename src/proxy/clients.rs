@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, PROXY_AUTHORIZATION};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
+use http::request::Parts;
 
+use super::Proxy;
+use super::exchange::Exchange;
 use super::policy::Policy;
 use super::reply::Refusal;
 use crate::config::{KeyHash, KnownClient};
@@ -26,6 +29,24 @@ pub struct Client {
     key: KeyHash,
     /// What its requests may do, if not everything that the guard permits.
     pub policy: Option<Policy>,
+}
+
+impl Proxy {
+    /// Step 2: whose request it is, where that makes a difference.
+    pub(super) fn identify(
+        &self,
+        head: &Parts,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<Option<&Client>, Refusal> {
+        let Some(clients) = &self.settings.clients else {
+            return Ok(None);
+        };
+        let client = clients.identify(&head.headers)?;
+        if let Some(exchange) = exchange {
+            exchange.client = Some(client.name.clone());
+        }
+        Ok(Some(client))
+    }
 }
 
 impl Clients {
@@ -102,7 +123,7 @@ impl Presented {
 }
 
 /// Scheme and value of a field that stands there once (RFC 9110 section 11.4).
-fn only(headers: &HeaderMap, name: http::HeaderName) -> Option<(&[u8], &[u8])> {
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<(&[u8], &[u8])> {
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let (Some(line), None) = (lines.next(), lines.next()) else {
         return None;

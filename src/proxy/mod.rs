@@ -55,7 +55,7 @@ use crate::config::{Config, OAuth2Endpoint, Origin, Scheme};
 use crate::token::traffic::Lane;
 use crate::token::{Bearer, Grant};
 use body::{Busy, Recordings, RequestBody, ResponseBody};
-use clients::{Client, Clients};
+use clients::Clients;
 use connection::Target;
 use cure::Answer;
 use exchange::Exchange;
@@ -285,31 +285,6 @@ impl Proxy {
         drop(on_its_way);
         answer.note(exchange);
         Ok(self.hand_back(answer, &head.uri, &asked))
-    }
-
-    /// Step 2: whose request it is, where that makes a difference.
-    fn identify(
-        &self,
-        head: &Parts,
-        exchange: Option<&mut Exchange>,
-    ) -> Result<Option<&Client>, Refusal> {
-        let Some(clients) = &self.settings.clients else {
-            return Ok(None);
-        };
-        let client = clients.identify(&head.headers)?;
-        if let Some(exchange) = exchange {
-            exchange.client = Some(client.name.clone());
-        }
-        Ok(Some(client))
-    }
-
-    /// Step 3: whether the rules let a request through that goes upstream.
-    fn permit(&self, head: &Parts, client: Option<&Client>) -> Result<(), Refusal> {
-        let own = client.and_then(|client| client.policy.as_ref());
-        match (self.settings.policy.as_deref(), own) {
-            (None, None) => Ok(()),
-            (all, own) => policy::check(head, all.into_iter().chain(own)),
-        }
     }
 
     /// The way of a request that brings its own credentials in its body: without our token, and whatever the answer is,

@@ -13,6 +13,8 @@ use http::HeaderMap;
 use http::request::Parts;
 use percent_encoding::percent_decode_str;
 
+use super::Proxy;
+use super::clients::Client;
 use super::head;
 use super::reply::Refusal;
 use crate::config::{Rule, Rules, Segment, is_refused};
@@ -82,6 +84,17 @@ impl Policy {
                 )))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Proxy {
+    /// Step 3: whether the rules let a request through that goes upstream.
+    pub(super) fn permit(&self, head: &Parts, client: Option<&Client>) -> Result<(), Refusal> {
+        let own = client.and_then(|client| client.policy.as_ref());
+        match (self.settings.policy.as_deref(), own) {
+            (None, None) => Ok(()),
+            (all, own) => check(head, all.into_iter().chain(own)),
         }
     }
 }

@@ -315,6 +315,8 @@ fn s01_an_address_that_others_can_reach_is_served_to_clients_with_keys() {
     let world = world();
     let output = world.run(&["check"]);
     assert!(output.status.success(), "{}", errors(&output));
+    let clients = "\nclients        ci, reports\n";
+    assert!(printed(&output).contains(clients), "{}", printed(&output));
     let serving = Serving::start(world.command(&["serve", "--listen", "0.0.0.0:0"]));
     is_refused(&serving.get("/users"), "no key");
     let answer = serving

@@ -38,6 +38,7 @@ fn with_secret(line: &str) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let name = name.trim().trim_matches(['"', '\'']);
     let holds_one = name.contains("secret") || name.contains("token");
+    let holds_one = holds_one || matches!(name, "key" | "key_sha256");
     // Names of variables and files are told, and so is what is wrong with a URL.
     let names_one = ["_env", "_file", "_url"]
         .iter()
