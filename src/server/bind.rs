@@ -10,7 +10,7 @@ use super::StartError;
 use super::activation::{ActivationError, Passed};
 use super::listener::{Endpoint, Socket};
 use super::tls::{Certificate, CertificateError};
-use super::unix::{self, SocketFile};
+use super::unix::{self, BACKLOG, SocketFile};
 use crate::config::{Address, Config, Listen, ProcessEnvironment, Scheme, is_activated};
 
 /// Everything that listens.
@@ -118,6 +118,8 @@ fn warn_of_unused_activation(config: &Config) {
 fn tcp(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bind = || {
         let listener = TcpListener::bind(address)?;
+        // The standard library asks for less, and a crowd that comes at once would have others wait for seconds.
+        rustix::net::listen(&listener, BACKLOG)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     };

@@ -16,7 +16,7 @@ use rustix::path::Arg;
 use crate::config::Access;
 
 /// Connections that wait to be accepted; the system has a bound of its own below this.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// How long to wait for the directory's lock. Another start holds it for some system calls.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);

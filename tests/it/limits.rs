@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use http::Method;
 use rustix::process::Signal;
@@ -350,6 +351,32 @@ fn s07_the_limits_of_the_configuration_are_checked() {
     ] {
         assert!(errors.contains(expected), "{expected}: {errors}");
     }
+}
+
+#[test]
+fn s07_as_many_files_may_be_open_as_the_system_allows() {
+    const MANY: usize = 200;
+    let world = limited("");
+    world.configure();
+    let program = world.command(&[]);
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "ulimit -Sn 64; exec \"$0\" serve --listen 127.0.0.1:0",
+        ])
+        .arg(program.get_program())
+        .env_clear()
+        .current_dir(world.directory.path());
+    for (name, value) in program.get_envs() {
+        command.env(name, value.expect("all of them are set"));
+    }
+    let serving = Serving::start(command);
+    let mut clients: Vec<_> = (0..MANY).map(|_| serving.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("GET /users", &[], b"").status, 200);
+    }
+    assert!(serving.descriptors() > MANY, "all are open at once");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod upload_ends;
 mod world;
 
+mod abuse;
 mod activation;
 mod api_key;
 mod bad_input;

@@ -320,6 +320,12 @@ impl Serving {
             .count()
     }
 
+    /// How many files, sockets and the like the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        descriptors.expect("it runs").count()
+    }
+
     /// Bytes of memory that the process has now; [`Serving::resident_at_most`] begins to count.
     pub(crate) fn resident_from_now_on(&self) -> u64 {
         // Resets the peak (proc_pid_clear_refs(5)).
