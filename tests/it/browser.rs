@@ -115,8 +115,9 @@ fn s03_a_browser_serves_no_stranger_whatever_its_page_tries_and_an_allowed_page_
     assert!(xhr.starts_with("200 "), "{xhr}");
     let refusal = told("refusal");
     assert!(refusal.starts_with("policyDenied lucid-proxy"), "{refusal}");
-    talk(&upstream);
+    let talking = std::thread::spawn(move || talk(&upstream));
     assert_eq!(told("socket"), "hello");
+    talking.join().expect("no panic");
     assert_eq!(told("end"), "");
     let counts = world.sandbox.counts();
     assert_eq!(counts.api_requests, 6, "{}", serving.log());

@@ -240,12 +240,16 @@ fn s03_a_websocket_is_for_allowed_pages() {
     assert_eq!(answer.code(), "originNotAllowed");
     let mut client = serving.connect();
     client.request("GET /socket", &[&FIELDS[..], &[ORIGIN]].concat(), b"");
-    let mut connection = upstream.accept();
-    let request = String::from_utf8_lossy(&connection.request()).to_ascii_lowercase();
-    assert!(request.contains("upgrade: websocket") && !request.contains("\r\norigin:"));
-    connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+    let switching = std::thread::spawn(move || {
+        let mut connection = upstream.accept();
+        let request = String::from_utf8_lossy(&connection.request()).to_ascii_lowercase();
+        assert!(request.contains("upgrade: websocket") && !request.contains("\r\norigin:"));
+        connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+        connection
+    });
     assert_eq!(client.head().status, 101);
     assert_eq!(client.until(b"hello"), b"hello");
+    switching.join().expect("no panic");
 }
 
 #[test]
