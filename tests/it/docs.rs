@@ -8,6 +8,7 @@ use lucid_proxy::config::{Config, Need};
 use lucid_proxy::sandbox::{CLIENT_ID, CLIENT_SECRET};
 
 const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
+const THREATS: &str = include_str!("../../docs/threat-model.md");
 const README: &str = include_str!("../../README.md");
 
 fn test_names(directory: &Path, names: &mut BTreeSet<String>) {
@@ -38,12 +39,39 @@ fn cited() -> Vec<&'static str> {
     words.filter(is_rule).collect()
 }
 
-#[test]
-fn every_test_that_the_guarantees_name_exists() {
+/// All functions of the source and of its tests.
+fn all_names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     test_names(&root.join("src"), &mut names);
     test_names(&root.join("tests"), &mut names);
+    names
+}
+
+#[test]
+fn every_row_of_the_threat_model_names_tests_that_exist() {
+    let names = all_names();
+    let rows = THREATS.lines().filter(|line| line.starts_with("| **"));
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [who, stops, left, tests] = cells[..] else {
+            panic!("four cells: {row}");
+        };
+        assert!(!stops.is_empty() && !left.is_empty(), "{who}");
+        let tests: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{who}");
+        for test in tests {
+            assert!(names.contains(test), "{who}: {test}");
+        }
+        count += 1;
+    }
+    assert!(count > 10, "the page was read: {count}");
+}
+
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let names = all_names();
     let cited = cited();
     assert!(cited.len() > 30, "the page was read: {cited:?}");
     let missing: Vec<_> = cited
