@@ -9,8 +9,8 @@
 //! 6. [`upstream`]: send it over a [`connection`], while [`body`] records what passes;
 //! 7. judge: a 401 that a newer token can cure is answered by sending the request once more, in `cure`;
 //! 8. [`rewrite`]: references to upstream lead back here;
-//! 9. stream the content, look for our token in it ([`echo`]), and write the [`exchange`] down. What is still to come of the request is carried on meanwhile:
-//!    upstream gets it, or it is read and forgotten (`linger`).
+//! 9. stream the content, look for our token in it ([`echo`]), and write the [`exchange`] down. What is still to come of the
+//!    request is carried on meanwhile: upstream gets it, or it is read and forgotten (`linger`).
 //!
 //! A request for a WebSocket takes the same steps up to the answer on a way of its own, [`tunnel`].
 
