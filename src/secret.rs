@@ -5,13 +5,14 @@
 //! What leaves this module as a header value is marked sensitive, so that hyper and tracing print it as `Sensitive`.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::InvalidHeaderValue;
 use memchr::memmem::Finder;
 
-pub use secrecy::zeroize::Zeroizing;
+pub use secrecy::zeroize::{Zeroize, Zeroizing};
 pub use secrecy::{ExposeSecret, SecretString as Secret};
 
 /// RFC 6750 section 2.1.
@@ -33,6 +34,48 @@ pub fn bearer_header(token: &Secret) -> Result<HeaderValue, InvalidHeaderValue> 
 /// The token in what [`bearer_header`] made.
 pub fn bearer_token(header: &HeaderValue) -> &[u8] {
     header.as_bytes().strip_prefix(SCHEME).unwrap_or_default()
+}
+
+/// Bytes that are written one after the other and hold secrets: where they need more room, what they had is wiped.
+#[derive(Default)]
+pub struct Buffer(Zeroizing<Vec<u8>>);
+
+impl Buffer {
+    /// Enough for what most have to hold: a pair and what is said about it.
+    const ROOM: usize = 4 << 10;
+
+    /// What was written.
+    pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
+        self.0
+    }
+
+    /// How much was written.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let needed = self.0.len() + bytes.len();
+        if needed > self.0.capacity() {
+            let room = needed.max(2 * self.0.capacity()).max(Self::ROOM);
+            let mut roomier = Vec::with_capacity(room);
+            roomier.extend_from_slice(&self.0);
+            self.0 = Zeroizing::new(roomier);
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Finds a token in text, as fast as the machine can look at that.
@@ -124,6 +167,22 @@ mod tests {
         assert_eq!(header.as_bytes().as_ptr(), copy.as_bytes().as_ptr());
         assert_eq!(bearer_token(&copy), b"oauth2-marked");
         assert_eq!(bearer_token(&HeaderValue::from_static("Basic x")), b"");
+    }
+
+    #[test]
+    fn s06_a_buffer_holds_what_was_written_and_never_grows_in_its_place() {
+        let mut buffer = Buffer::default();
+        let mut expected = Vec::new();
+        for length in [0, 1, 4095, 1, 10, 10_000] {
+            let before = buffer.0.as_ptr();
+            let has_room = buffer.0.capacity() - buffer.0.len() >= length;
+            let part = vec![length as u8; length];
+            buffer.write_all(&part).expect("there is room");
+            expected.extend(part);
+            assert_eq!(before == buffer.0.as_ptr(), has_room, "{length}");
+        }
+        assert_eq!((buffer.len(), buffer.is_empty()), (expected.len(), false));
+        assert_eq!(*buffer.into_bytes(), expected);
     }
 
     #[test]

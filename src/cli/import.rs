@@ -10,7 +10,7 @@ use clap::Args;
 use super::{ConfigOption, Failure, load_login, print};
 use crate::clock;
 use crate::config::Need;
-use crate::secret::{ExposeSecret, Secret, is_one_word};
+use crate::secret::{ExposeSecret, Secret, Zeroizing, is_one_word};
 use crate::token::handover;
 use crate::token::placeholder::Placeholder;
 use crate::token::record::Record;
@@ -18,6 +18,8 @@ use crate::token::store::Store;
 
 /// More than any token file or refresh token.
 const LARGEST: u64 = 1 << 20;
+/// More than what Lucid's script or this program writes.
+const USUAL: usize = 64 << 10;
 /// Longer than a rotation usually takes.
 const LOCK_WAIT: Duration = Duration::from_secs(15);
 
@@ -132,8 +134,9 @@ fn from_refresh_token(token: &[u8]) -> Result<Record, Failure> {
     Ok(Record::from_refresh_token(token, SystemTime::now()))
 }
 
-fn read_bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
+fn read_bounded(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    // With room for what people import: where it has to grow, it leaves a copy behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(USUAL));
     from.take(LARGEST).read_to_end(&mut content)?;
     Ok(content)
 }

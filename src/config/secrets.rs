@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::raw::{At, Source, Table};
 use super::{Environment, Found, file_name};
-use crate::secret::{ExposeSecret, Secret, Zeroizing};
+use crate::secret::{ExposeSecret, Secret, Zeroize, Zeroizing};
 
 /// Bytes of a file that holds a secret; more than any token has.
 const LARGEST_SECRET: usize = 64 << 10;
@@ -199,6 +199,9 @@ impl<'e> Secrets<'e> {
             }
             (None, None, None) => return Given::Nothing,
         };
+        if let Some(mut inline) = inline {
+            inline.value.zeroize();
+        }
         value.map_or(Given::Wrong, Given::Value)
     }
 
@@ -224,7 +227,7 @@ impl<'e> Secrets<'e> {
             );
             return None;
         }
-        Some(Secret::from(std::mem::take(&mut found.value)))
+        Some(Secret::from(found.value.as_str()))
     }
 }
 
@@ -250,7 +253,7 @@ fn from_file(source: &mut Source<'_>, found: &Found<String>, name: &str) -> Opti
             format!("the file {name} holds more than {LARGEST_SECRET} bytes, which is no secret")
         }
         Ok(text) if text.trim().is_empty() => format!("the file {name} is empty"),
-        Ok(text) => return Some(Secret::from(text.trim().to_owned())),
+        Ok(text) => return Some(Secret::from(text.trim())),
         Err(error) => format!("cannot read the file {name}: {error}"),
     };
     source.problem(Some(&found.at), &found.key, problem);

@@ -2,7 +2,7 @@
 //!
 //! A debugging endpoint or an error page may show what it was asked with, and whoever reads on has the token. The answer
 //! passes as it is (F9); the log tells, without the token, so that somebody can act. Looked at are the header and, of text
-//! that is not coded, the first [`LOOKED_AT`] bytes: small answers whole, and of a large one nothing that costs.
+//! that is not coded, the first 64 KiB: small answers whole, and of a large one nothing that costs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::record::Record;
 use super::transport::Answered;
-use crate::secret::Secret;
+use crate::secret::{Secret, Zeroize};
 
 /// What a token answer without a usable `expires_in` is taken to mean: Lucid's documented lifetime.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
@@ -190,6 +190,15 @@ fn is_refusing(status: StatusCode) -> bool {
 #[serde(transparent)]
 struct Fields(BTreeMap<String, Box<RawValue>>);
 
+/// The tokens among them are nowhere else once they were taken out.
+impl Drop for Fields {
+    fn drop(&mut self) {
+        for field in std::mem::take(&mut self.0).into_values() {
+            Box::<str>::from(field).zeroize();
+        }
+    }
+}
+
 impl Fields {
     fn value(&self, name: &str) -> Option<Value> {
         serde_json::from_str(self.0.get(name)?.get()).ok()
@@ -289,7 +298,7 @@ mod tests {
             status: StatusCode::from_u16(status).expect("a status"),
             retry_after: None,
             date: None,
-            body: body.to_vec(),
+            body: body.to_vec().into(),
         }
     }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::watch::Watch;
+use crate::secret::Zeroizing;
 
 /// Larger than any record, small enough that a wrong file does no harm.
 const LARGEST: u64 = 1 << 20;
@@ -91,7 +92,7 @@ pub trait Draft: fmt::Debug {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Content {
     /// It may be a secret.
-    pub bytes: Vec<u8>,
+    pub bytes: Zeroizing<Vec<u8>>,
     /// The permission bits.
     pub mode: u32,
 }
@@ -140,7 +141,9 @@ impl Disk for FileSystem {
         if !metadata.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let mut bytes = Vec::new();
+        // With room for all of it and more: where it has to grow, it leaves a copy behind.
+        let room = metadata.len().min(LARGEST) as usize + 64;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         file.take(LARGEST).read_to_end(&mut bytes)?;
         let mode = metadata.mode() & 0o777;
         Ok(Content { bytes, mode })

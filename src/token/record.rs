@@ -4,13 +4,14 @@
 //! script, so that such a script can share the file; the others are ours. A file with the script's fields alone, as
 //! the script leaves it after a refresh of its own, is read as a newer pair of unknown generation.
 
+use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Datelike, Local, NaiveDateTime, SecondsFormat, TimeZone, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::placeholder::Placeholder;
-use crate::secret::{ExposeSecret, Secret};
+use crate::secret::{Buffer, ExposeSecret, Secret, Zeroizing};
 
 /// The version of the format that this program writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -224,7 +225,7 @@ impl Record {
     }
 
     /// Writes the JSON form, with a line break at its end.
-    pub fn to_json(&self) -> Vec<u8> {
+    pub fn to_json(&self) -> Zeroizing<Vec<u8>> {
         let expires_at = DateTime::<Utc>::from(self.expires_at);
         let stored = StoredRef {
             version: FORMAT_VERSION,
@@ -245,10 +246,11 @@ impl Record {
             lost_rotation: &self.lost_rotation,
             logged_out_at: self.logged_out.map(rfc3339::format),
         };
-        let mut json = serde_json::to_vec_pretty(&stored)
+        let mut json = Buffer::default();
+        serde_json::to_writer_pretty(&mut json, &stored)
             .expect("strings, numbers and lists always serialise");
-        json.push(b'\n');
-        json
+        json.write_all(b"\n").expect("memory takes all of it");
+        json.into_bytes()
     }
 
     /// A record that holds a refresh token and nothing else yet: its first use rotates it.

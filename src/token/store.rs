@@ -313,7 +313,7 @@ impl Store {
             return Ok(None);
         }
         let signed = self.disk.read(&path).ok();
-        let signed = signed.and_then(|content| String::from_utf8(content.bytes).ok());
+        let signed = signed.and_then(|content| String::from_utf8(content.bytes.to_vec()).ok());
         Ok(Some(Holder {
             process: signed.and_then(|text| text.trim().parse().ok()),
         }))

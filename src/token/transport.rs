@@ -5,15 +5,17 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::Write;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{StatusCode, Uri};
 
 use crate::config::{HttpProxy, Network, Origin, Scheme, Way};
-use crate::secret::ExposeSecret;
+use crate::secret::{Buffer, ExposeSecret, Zeroizing};
 use crate::tls;
 
 /// Until the request is on its way. Longer than a retransmitted SYN takes, shorter than people wait.
@@ -37,7 +39,7 @@ pub struct Content {
     /// `application/json` or `application/x-www-form-urlencoded`.
     pub content_type: &'static str,
     /// It holds secrets.
-    pub body: Vec<u8>,
+    pub body: Zeroizing<Vec<u8>>,
 }
 
 impl fmt::Debug for Content {
@@ -60,7 +62,7 @@ pub enum Delivery {
 }
 
 /// An answer of the token endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Answered {
     /// The HTTP status.
     pub status: StatusCode,
@@ -68,8 +70,16 @@ pub struct Answered {
     pub retry_after: Option<Duration>,
     /// The server's clock.
     pub date: Option<SystemTime>,
-    /// All of its content.
-    pub body: Vec<u8>,
+    /// All of its content. It may hold secrets.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answered")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The network.
@@ -144,7 +154,7 @@ impl Https {
             .post(url.to_string())
             .header(CONTENT_TYPE, HeaderValue::from_static(content.content_type))
             .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .body(content.body);
+            .body(Bytes::from_owner(content.body));
         match request.send().await {
             Ok(response) => read(response).await,
             Err(error) => {
@@ -187,11 +197,11 @@ fn through_proxy(proxy: &HttpProxy) -> Result<reqwest::Proxy, reqwest::Error> {
 async fn read(mut response: reqwest::Response) -> Delivery {
     let status = response.status();
     let (retry_after, date) = (retry_after(response.headers()), date(response.headers()));
-    let mut body = Vec::new();
+    let mut body = Buffer::default();
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => {
-                body.extend_from_slice(&chunk);
+                body.write_all(&chunk).expect("memory takes all of it");
             }
             Ok(Some(_)) => {
                 return Delivery::Unknown(format!("sent too large an answer ({status})"));
@@ -201,7 +211,7 @@ async fn read(mut response: reqwest::Response) -> Delivery {
                     status,
                     retry_after,
                     date,
-                    body,
+                    body: body.into_bytes(),
                 });
             }
             Err(error) => {
@@ -267,7 +277,7 @@ mod tests {
         let transport = Https::new(&Network::default(), &url).expect("a transport");
         let content = Content {
             content_type: "application/json",
-            body: b"{}".to_vec(),
+            body: b"{}".to_vec().into(),
         };
         let serve = async {
             let (stream, _) = listener.accept().await.expect("a connection");
@@ -314,7 +324,7 @@ mod tests {
             panic!("a whole answer")
         };
         assert_eq!(
-            (answered.status.as_u16(), &*answered.body),
+            (answered.status.as_u16(), answered.body.as_slice()),
             (400, &b"[]"[..])
         );
     }
@@ -341,15 +351,20 @@ mod tests {
     }
 
     #[test]
-    fn s06_what_is_sent_does_not_show_under_debug() {
+    fn s06_what_is_posted_and_answered_does_not_show_under_debug() {
         let content = Content {
             content_type: "application/json",
-            body: b"marked".to_vec(),
+            body: b"marked".to_vec().into(),
         };
-        assert!(!format!("{content:?}").contains("marked"));
-        assert!(
-            !format!("{content:?}").contains("109"),
-            "nor its bytes as numbers"
-        );
+        let answered = Delivery::Answered(Answered {
+            status: StatusCode::OK,
+            retry_after: None,
+            date: None,
+            body: b"marked".to_vec().into(),
+        });
+        let shown = format!("{content:?} {answered:?}");
+        assert!(shown.contains("json") && shown.contains("200"), "{shown}");
+        assert!(!shown.contains("marked"), "{shown}");
+        assert!(!shown.contains("109"), "nor its bytes as numbers: {shown}");
     }
 }

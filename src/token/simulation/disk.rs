@@ -128,7 +128,7 @@ impl Files {
 
     /// Writes as a program does that knows nothing of the lock.
     pub(super) fn put_without_lock(&mut self, record: &Record) {
-        let bytes = record.to_json();
+        let bytes = record.to_json().to_vec();
         self.unlocked = true;
         self.inodes.push(Inode {
             lasting: bytes.clone(),
@@ -216,6 +216,7 @@ impl Disk for SimulatedDisk {
             },
         )?;
         let bytes = read.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let bytes = bytes.into();
         Ok(Content { bytes, mode: 0o600 })
     }
 

@@ -336,7 +336,7 @@ fn process(inner: &mut Inner, question: &Question, life: Life) -> Answered {
 /// What firewalls, load balancers and maintenance pages say, without asking the server.
 fn between(inner: &mut Inner) -> Answered {
     let page = |status| Answered {
-        body: b"<html>blocked</html>".to_vec(),
+        body: b"<html>blocked</html>".to_vec().into(),
         ..answered(status, &Value::Null)
     };
     match inner.rng.u8(0..6) {
@@ -361,6 +361,6 @@ fn answered(status: u16, body: &Value) -> Answered {
         status: StatusCode::from_u16(status).unwrap_or_default(),
         retry_after: None,
         date: None,
-        body: serde_json::to_vec(body).unwrap_or_default(),
+        body: serde_json::to_vec(body).unwrap_or_default().into(),
     }
 }

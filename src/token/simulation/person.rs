@@ -59,7 +59,7 @@ pub(super) async fn log_in(world: &World) {
             status: http::StatusCode::OK,
             retry_after: None,
             date: None,
-            body: serde_json::to_vec(&answer).expect("JSON"),
+            body: serde_json::to_vec(&answer).expect("JSON").into(),
         };
         let Answer::Issued(issued) = judge(&answered) else {
             return inner.violate(format!("no pair: {answer}"));
