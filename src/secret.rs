@@ -41,8 +41,8 @@ pub fn bearer_token(header: &HeaderValue) -> &[u8] {
 pub struct Buffer(Zeroizing<Vec<u8>>);
 
 impl Buffer {
-    /// Enough for what most have to hold: a pair and what is said about it.
-    const ROOM: usize = 4 << 10;
+    /// Enough for what most have to hold, a pair and what is said about it, and no more: all of it is wiped.
+    const ROOM: usize = 1 << 10;
 
     /// What was written.
     pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
