@@ -38,11 +38,14 @@ fn assert_passed_401(serving: &Serving, reason: &str) {
     assert!(status.contains(reason), "{reason}: {status}");
 }
 
-/// The state directory as a mount of its own, read-only.
+/// The state directory as a mount of its own, read-only from its first moment: one in which the proxy has a file open could
+/// not become so.
 fn read_only(world: &World) -> Mount {
-    let mount = Mount::bind(&world.state(), &world.state());
-    mount.remount("ro,bind");
-    mount
+    let elsewhere = world.directory.path().join("read-only");
+    fs::create_dir(&elsewhere).expect("a directory");
+    let beside = Mount::bind(&world.state(), &elsewhere);
+    beside.remount("ro,bind");
+    Mount::bind(&elsewhere, &world.state())
 }
 
 #[test]
