@@ -39,6 +39,8 @@ pub(super) struct Framing {
     size: usize,
     /// Its fields whose lines have ended.
     fields: usize,
+    /// Whether the client has offered to change the protocol. What comes then may be no request, and may be nothing to cut.
+    may_change: bool,
     refused: Option<Refused>,
 }
 
@@ -88,6 +90,7 @@ impl Framing {
             chunked: false,
             size: 0,
             fields: 0,
+            may_change: false,
             refused: None,
         }
     }
@@ -114,7 +117,10 @@ impl Framing {
                     if matches!(place, Place::Between | Place::Fields | Place::Refused) {
                         self.size += bytes.len() - rest.len();
                         if let Some(why) = self.excess(line) {
-                            return Some(self.cut(all.len() - bytes.len(), line, why));
+                            return match self.may_change {
+                                true => self.give_up(why),
+                                false => Some(self.cut(all.len() - bytes.len(), line, why)),
+                            };
                         }
                     }
                     // Most lines are these, and are passed over at once.
@@ -194,6 +200,19 @@ impl Framing {
         self.refuse(why);
         self.place = Place::Lost;
         Cut { kept, ending }
+    }
+
+    /// Leaves a head whole that is too large, or what would be one. If it is one, hyper has bounds of its own for it, and it
+    /// is not served.
+    #[cold]
+    fn give_up(&mut self, why: Unservable) -> Option<Cut> {
+        if self.place == Place::Between {
+            self.requests += 1;
+        }
+        self.refuse(why);
+        self.place = Place::Lost;
+        self.line = Vec::new();
+        None
     }
 
     /// Passes over content of which so much is left.
@@ -285,6 +304,7 @@ impl Framing {
                     self.on_coding(value);
                 }
             }
+            Some(b'u' | b'U') => self.may_change |= value(line, UPGRADE).is_some(),
             _ => {}
         }
     }
@@ -381,6 +401,7 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
+const UPGRADE: &[u8] = b"upgrade";
 const BOTH: &str =
     "the request has both a Content-Length and a Transfer-Encoding header; send one of them";
 
@@ -390,6 +411,7 @@ fn is_other_field(line: &[u8]) -> bool {
         None | Some(b'\r') => false,
         Some(b'c' | b'C') => line.get(CONTENT_LENGTH.len()) != Some(&b':'),
         Some(b't' | b'T') => line.get(TRANSFER_ENCODING.len()) != Some(&b':'),
+        Some(b'u' | b'U') => line.get(UPGRADE.len()) != Some(&b':'),
         Some(_) => true,
     }
 }

@@ -64,9 +64,11 @@ fn f16_a_websocket_is_tunnelled_with_what_comes_early_on_either_side() {
         serving.address,
         FIELDS.join("\r\n")
     );
-    // Bytes behind the head, which would be two requests if they were looked at.
-    let early = b"\x81\x05GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n";
-    client.send(&[head.as_bytes(), early].concat());
+    // Bytes behind the head, which would be two requests if they were looked at, and one with more headers than any may
+    // have.
+    let requests = b"\x81\x05GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n\x81\n";
+    let early = [&requests[..], &b"a:b\n".repeat(120)].concat();
+    client.send(&[head.as_bytes(), &early].concat());
     let mut connection = upstream.accept();
     let request = connection.request();
     let request = String::from_utf8_lossy(&request).to_ascii_lowercase();
