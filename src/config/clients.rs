@@ -277,6 +277,10 @@ mod tests {
         let config = config.expect("what only the store is needed for asks for no key");
         let variables = config.credential.secret_variables;
         assert!(variables.contains(&"KEY".to_owned()), "{variables:?}");
+        // Whatever kind of credential there is.
+        for variable in ["LUCID_API_KEY", "LUCID_CLIENT_SECRET"] {
+            assert!(variables.contains(&variable.to_owned()), "{variables:?}");
+        }
     }
 
     #[test]

@@ -90,7 +90,11 @@ impl<'e> Secrets<'e> {
         Self {
             file,
             environment,
-            variables: Vec::new(),
+            // Whether they are read or not: a program's kind of credential does not say what its environment holds.
+            variables: [CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN, API_KEY]
+                .iter()
+                .filter_map(|keys| keys.usual_variable.map(str::to_owned))
+                .collect(),
         }
     }
 
@@ -134,7 +138,6 @@ impl<'e> Secrets<'e> {
         required: bool,
     ) -> Option<(Secret, Option<At>)> {
         let usual = keys.usual_variable;
-        self.variables.extend(usual.map(str::to_owned));
         match self.given(source, table, keys) {
             Given::Value(found) => Some((found.value, Some(found.at))),
             Given::Wrong => None,

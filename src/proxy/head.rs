@@ -170,7 +170,10 @@ fn is_text(value: &HeaderValue) -> bool {
     };
     let (kind, subtype) = (&essence[..slash], &essence[slash + 1..]);
     let suffix = subtype.rsplit(|byte| *byte == b'+').next();
-    kind.eq_ignore_ascii_case(b"text")
+    // `message/http` is what answers a TRACE.
+    [&b"text"[..], b"message"]
+        .iter()
+        .any(|text| kind.eq_ignore_ascii_case(text))
         || [&b"json"[..], b"xml", b"x-www-form-urlencoded"]
             .iter()
             .any(|text| suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(text)))
@@ -412,6 +415,7 @@ mod tests {
                 Some(Names::TEXT),
             ),
             ("content-type", b"image/svg+xml", Some(Names::TEXT)),
+            ("content-type", b"message/http", Some(Names::TEXT)),
             (
                 "content-type",
                 b"application/x-www-form-urlencoded",
