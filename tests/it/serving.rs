@@ -163,6 +163,7 @@ fn running_out_of_descriptors_ends_no_worker() {
     let mut world = World::logged_in();
     world.top = "workers = 2".to_owned();
     let serving = world.serve();
+    serving.wait_for_log("grant ready");
     // Beneath what it has reckoned with at its start.
     let few = Rlimit {
         current: Some(80),
