@@ -289,9 +289,9 @@ pub fn prepare_response<B>(response: &mut Response<B>, names: Names) {
 }
 
 /// Counts down how often the request may be forwarded; whether it may be at all (RFC 9110 section 7.6.2). That is asked of
-/// OPTIONS and TRACE alone, and what is no number asks for nothing.
+/// OPTIONS alone, as TRACE never is, and what is no number asks for nothing.
 pub fn may_go_on(method: &Method, headers: &mut HeaderMap) -> bool {
-    if !matches!(*method, Method::OPTIONS | Method::TRACE) {
+    if *method != Method::OPTIONS {
         return true;
     }
     let left = headers

@@ -313,6 +313,9 @@ impl Proxy {
         if names.has(Names::VIA) && head::is_loop(&head.headers) {
             return Err(Refusal::looped());
         }
+        if head.method == Method::TRACE {
+            return Err(Refusal::no_trace());
+        }
         if !head::may_go_on(&head.method, &mut head.headers) {
             return Err(Refusal::no_more_forwards());
         }

@@ -282,13 +282,19 @@ impl Refusal {
         )
     }
 
+    /// What answers a TRACE repeats the request, and with it the token (RFC 9110 section 9.3.8).
+    pub(super) fn no_trace() -> Self {
+        let message = "TRACE is not forwarded: its answer would repeat the proxy's token";
+        Self::policy_denied(message.to_owned())
+    }
+
     /// For a request that goes no further than here (RFC 9110 section 7.6.2).
     pub(super) fn no_more_forwards() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "policyDenied",
             "http_request_denied",
-            "the request came with Max-Forwards: 0 and ends here; this is lucid-proxy, which answers OPTIONS and TRACE by itself in no other way",
+            "the request came with Max-Forwards: 0 and ends here; this is lucid-proxy, which answers OPTIONS by itself in no other way",
         )
     }
 
@@ -489,6 +495,7 @@ mod tests {
             Refusal::too_many_connections(1),
             Refusal::too_many_connections_of_an_address(1),
             Refusal::looped(),
+            Refusal::no_trace(),
             Refusal::no_more_forwards(),
         ];
         let mut messages: Vec<_> = refusals.iter().map(|refusal| &refusal.message).collect();
