@@ -116,6 +116,11 @@ pub fn check<'a>(
             "the header {name} could change the method or the path behind the rules of proxy.toml; send the request without it, with the method and the path that it means"
         )));
     }
+    if has_method_in_query(head.uri.query()) {
+        return Err(Refusal::policy_denied(
+            "_method in the query could change the method behind the rules of proxy.toml; send the request without it, with the method that it means".to_owned(),
+        ));
+    }
     let sought = Sought::read(head.method.as_str(), head.uri.path()).map_err(|what| {
         Refusal::policy_denied(format!(
             "the path has {what} and could be taken for another one; proxy.toml has rules about paths, and such a path is refused: send it without"
@@ -135,6 +140,12 @@ fn rewriting_field(headers: &HeaderMap) -> Option<&'static str> {
     headers
         .keys()
         .find_map(|name| REWRITING.into_iter().find(|other| is(name.as_str(), other)))
+}
+
+/// Some servers take another method from there. Of a form's content nobody looks at that.
+fn has_method_in_query(query: Option<&str>) -> bool {
+    let query = query.unwrap_or_default().as_bytes();
+    form_urlencoded::parse(query).any(|(name, _)| name.eq_ignore_ascii_case("_method"))
 }
 
 /// A request as rules see it.

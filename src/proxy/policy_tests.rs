@@ -312,6 +312,19 @@ fn s05_no_field_changes_the_method_or_the_path_behind_the_rules() {
             assert!(refused.message.contains("behind the rules"), "{name}");
         }
     }
+    for (target, is_refused) in [
+        ("/users?a=b&_method=DELETE", true),
+        ("/users?%5FMethod=", true),
+        ("/users?a=_method", false),
+        ("/users?method=DELETE", false),
+    ] {
+        let head = head("GET", target, &[]).expect("a head");
+        assert_eq!(
+            check(&head, [&policy].into_iter()).is_err(),
+            is_refused,
+            "{target}"
+        );
+    }
     assert_eq!(with("x-http-methods"), Ok(()));
     assert_eq!(with("x-method"), Ok(()));
 }
