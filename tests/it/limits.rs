@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use http::Method;
@@ -156,15 +155,12 @@ fn s07_connections_of_a_unix_socket_are_counted_with_all() {
     // Of two workers, each may be the one that takes its connection first.
     world.top = "workers = 1".to_owned();
     let serving = world.serve_on("[\"unix:proxy.sock\"]");
-    let connect = || {
-        let stream = UnixStream::connect(world.directory.path().join("proxy.sock"));
-        let stream = stream.expect("a connection");
-        stream.set_read_timeout(Some(SOON)).expect("a timeout");
-        stream
-    };
-    let mut first = connect();
+    let mut first = world.connect_unix();
     let mut text = String::new();
-    connect().read_to_string(&mut text).expect("an end");
+    world
+        .connect_unix()
+        .read_to_string(&mut text)
+        .expect("an end");
     assert!(
         text.starts_with("HTTP/1.1 503 ") && text.contains("overloaded"),
         "{text}"
@@ -355,17 +351,15 @@ fn s07_the_limits_of_the_configuration_are_checked() {
     }
 }
 
-#[test]
-fn s07_as_many_files_may_be_open_as_the_system_allows() {
-    const MANY: usize = 200;
-    let world = limited("");
+/// Starts `serve` as a shell does that has been told so of files.
+fn serve_with_files(world: &World, ulimit: &str) -> Serving {
     world.configure();
     let program = world.command(&[]);
     let mut command = Command::new("sh");
     command
         .args([
             "-c",
-            "ulimit -Sn 64; exec \"$0\" serve --listen 127.0.0.1:0",
+            &format!("ulimit {ulimit}; exec \"$0\" serve --listen 127.0.0.1:0"),
         ])
         .arg(program.get_program())
         .env_clear()
@@ -373,7 +367,14 @@ fn s07_as_many_files_may_be_open_as_the_system_allows() {
     for (name, value) in program.get_envs() {
         command.env(name, value.expect("all of them are set"));
     }
-    let serving = Serving::start(command);
+    Serving::start(command)
+}
+
+#[test]
+fn s07_as_many_files_may_be_open_as_the_system_allows() {
+    const MANY: usize = 200;
+    let world = limited("");
+    let serving = serve_with_files(&world, "-Sn 64");
     let mut clients: Vec<_> = (0..MANY).map(|_| serving.connect()).collect();
     for client in &mut clients {
         assert_eq!(client.ask("GET /users", &[], b"").status, 200);
@@ -383,11 +384,10 @@ fn s07_as_many_files_may_be_open_as_the_system_allows() {
 
 #[test]
 fn s07_more_connections_than_files_may_be_open_are_not_promised() {
-    let world = limited("connections = 1000000");
-    let serving = world.serve();
-    serving.wait_for_log(
-        "connections are taken instead of 1000000 (limits.connections): no more than",
-    );
+    let world = limited("connections = 2000");
+    let serving = serve_with_files(&world, "-n 1024");
+    serving
+        .wait_for_log("connections are taken instead of 2000 (limits.connections): no more than");
     assert_eq!(serving.get("/users").status, 200);
     serving.signal(Signal::TERM);
 }

@@ -16,7 +16,7 @@ use crate::world::client::Client;
 use crate::world::http2::Http2Front;
 use crate::world::raw_upstream::{Connection, RawUpstream};
 use crate::world::tls::{self, Identity, TlsFront};
-use crate::world::{SOON, Serving, World, is_there, missing, printed};
+use crate::world::{Serving, World, is_there, missing, printed};
 
 const FIELDS: [&str; 4] = [
     "Connection: Upgrade",
@@ -278,13 +278,7 @@ fn unread(request: &str, tables: &str) -> (UnixStream, UnixStream, World, Servin
     world.top = "workers = 1".to_owned();
     world.tables = format!("[log]\nrequests = true\n{tables}");
     let serving = world.serve_on("[\"unix:proxy.sock\"]");
-    let connect = || {
-        let stream = UnixStream::connect(world.directory.path().join("proxy.sock"));
-        let stream = stream.expect("a connection");
-        stream.set_read_timeout(Some(SOON)).expect("a timeout");
-        stream
-    };
-    let (mut client, idle) = (connect(), connect());
+    let (mut client, idle) = (world.connect_unix(), world.connect_unix());
     client.write_all(request.as_bytes()).expect("sent");
     let mut connection = upstream.accept();
     connection.head().expect("a request");

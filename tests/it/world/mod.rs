@@ -20,6 +20,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -213,6 +214,14 @@ impl World {
         self.top = format!("listen = {listen}\n{}", self.top);
         self.configure();
         Serving::start(self.command(&["serve"]))
+    }
+
+    /// A connection to the unix socket `proxy.sock`.
+    pub(crate) fn connect_unix(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.directory.path().join("proxy.sock"));
+        let stream = stream.expect("a connection");
+        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        stream
     }
 
     /// Starts `serve` after `prepare` had its way with the command.
