@@ -67,7 +67,7 @@ impl Policy {
         }
         if self.rules.read_only && !sought.reads_only() {
             return Err(Refusal::policy_denied(format!(
-                "read_only = true under [{place}] in proxy.toml permits GET, HEAD and the searches of Lucid's API alone; to permit more, take that line out, or name what is permitted in allow"
+                "read_only = true under [{place}] in proxy.toml permits GET, HEAD and the searches of Lucid's API alone; to permit more, take that line out, and name in allow what is permitted then"
             )));
         }
         if let Some(rule) = self.rules.deny.iter().find(|rule| sought.is_denied(rule)) {
