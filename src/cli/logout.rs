@@ -12,11 +12,11 @@ use clap::Args;
 
 use super::{ConfigOption, Failure, Signals, chain, load_login, print};
 use crate::clock;
-use crate::config::{Credential, Need};
+use crate::config::{Config, Need};
 use crate::token::answer::Introspection;
 use crate::token::handover::{HandoverError, Turn};
 use crate::token::record::Record;
-use crate::token::refresher::Refresher;
+use crate::token::refresher::{OpenError, Refresher};
 use crate::token::store::Store;
 
 /// How long to wait before saying for whom.
@@ -44,7 +44,7 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<(), Failure
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let done = runtime.block_on(log_out(&config.credential, &store))?;
+    let done = runtime.block_on(log_out(&config, &store))?;
     print(&done)
 }
 
@@ -88,7 +88,7 @@ fn confirm(store: &Store) -> Result<(), Failure> {
 }
 
 /// Ends the login; what to say about it.
-async fn log_out(credential: &Credential, store: &Store) -> Result<String, Failure> {
+async fn log_out(config: &Config, store: &Store) -> Result<String, Failure> {
     let mut signals = Signals::new()?;
     let turn = tokio::select! {
         turn = take(store) => turn?,
@@ -100,7 +100,7 @@ async fn log_out(credential: &Credential, store: &Store) -> Result<String, Failu
     }
     let record = turn.present().cloned();
     let revoked = tokio::select! {
-        revoked = revoke(credential, record.as_ref()) => revoked,
+        revoked = revoke(config, record.as_ref()) => revoked,
         // A person who is in a hurry still wants it ended.
         name = signals.next() => Err(format!("{name}: not waited for")),
     };
@@ -137,11 +137,16 @@ async fn take(store: &Store) -> Result<Turn<'_>, HandoverError> {
 }
 
 /// Has the whole grant ended: at Lucid, any token of it stands for all. The reason where that is not known to be so.
-async fn revoke(credential: &Credential, record: Option<&Record>) -> Result<(), String> {
+async fn revoke(config: &Config, record: Option<&Record>) -> Result<(), String> {
     let Some(record) = record else {
         return Ok(());
     };
-    let endpoint = Refresher::endpoint(credential).map_err(|error| chain(&error.into()))?;
+    let endpoint = Refresher::endpoint(&config.credential);
+    let endpoint = endpoint.map_err(|error| match (error, config.unread.as_slice()) {
+        // What is missing was named, and is not this user's to read.
+        (OpenError::NoClient, [unread, ..]) => unread.to_string(),
+        (error, _) => chain(&error.into()),
+    })?;
     // A token that is dead already is revoked with success too (RFC 7009 section 2.2).
     let is_current = match &record.intent {
         None => true,

@@ -308,6 +308,9 @@ fn load_login(option: &ConfigOption, need: Need, to_do: &str) -> Result<Config, 
 fn start_logging(config: &Config) {
     telemetry::start(config.log.format, LevelFilter::INFO, &ProcessEnvironment);
     say_what_protects();
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// For a command whose outcome is said at its end: only what must be known beside it, and for people.

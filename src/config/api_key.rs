@@ -1,8 +1,8 @@
 //! `kind` of a credential: a grant that is refreshed, or an API key that stays as it is.
 
-use super::Kind;
 use super::raw::{Source, Table};
 use super::secrets::{API_KEY, CLIENT_ID, Secrets};
+use super::{Kind, Need};
 use crate::secret::{Secret, is_one_word};
 
 /// The keys of a credential that are about a login or a refresh.
@@ -75,9 +75,10 @@ fn check_key<'a>(
     secrets: &mut Secrets<'_>,
 ) -> Secret {
     let nothing = || Secret::from("");
-    let given = secrets.take_with_place(source, table, &API_KEY, true);
+    let required = secrets.need() != Need::Store;
+    let given = secrets.take_with_place(source, table, &API_KEY, required);
     let Some((key, at)) = given else {
-        // Reported already.
+        // Reported already, or nothing that the command needs.
         return nothing();
     };
     if is_one_word(&key) {

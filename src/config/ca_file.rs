@@ -1,6 +1,7 @@
 //! Certificates that are trusted beside the system's: `upstream.ca_file`.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
@@ -21,16 +22,23 @@ impl CaFile {
     /// # Errors
     ///
     /// When the file cannot be read, or holds anything but certificates that can be trusted; the message says what is
-    /// wrong with which.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
+    /// wrong with which, and whether others may well be able to read it.
+    pub(super) fn read(path: &Path) -> Result<Self, (String, bool)> {
+        let content = std::fs::read(path).map_err(|error| {
+            let is_elsewhere = error.kind() == io::ErrorKind::PermissionDenied;
+            let message = format!("cannot read the file {}: {error}", path.display());
+            (message, is_elsewhere)
+        })?;
+        Self::parse(path, &content).map_err(|message| (message, false))
+    }
+
+    fn parse(path: &Path, content: &[u8]) -> Result<Self, String> {
         let shown = path.display();
-        let content = std::fs::read(path)
-            .map_err(|error| format!("cannot read the file {shown}: {error}"))?;
         if content.trim_ascii().is_empty() {
             return Err(format!("the file {shown} is empty"));
         }
         let mut certificates = Vec::new();
-        for read in CertificateDer::pem_slice_iter(&content) {
+        for read in CertificateDer::pem_slice_iter(content) {
             let number = certificates.len() + 1;
             let certificate = read.ok().filter(tls::can_be_trusted);
             certificates.push(certificate.ok_or_else(|| {
@@ -81,7 +89,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("ca.pem");
         std::fs::write(&path, content).expect("written");
-        CaFile::read(&path).map(|file| file.certificates().len())
+        let read = CaFile::read(&path).map(|file| file.certificates().len());
+        read.map_err(|(message, _)| message)
     }
 
     #[test]
@@ -113,7 +122,11 @@ mod tests {
             assert!(told.contains(word), "{told}");
         }
         let gone = CaFile::read(Path::new("/nowhere/ca.pem")).expect_err("no file");
-        assert!(gone.contains("/nowhere/ca.pem: No such file"), "{gone}");
+        assert!(
+            gone.0.contains("/nowhere/ca.pem: No such file"),
+            "{}",
+            gone.0
+        );
     }
 
     #[test]

@@ -31,16 +31,16 @@ pub(super) fn check<'a>(
         }
         origin
     });
-    let mut secrets = secrets::Secrets::new(file.as_deref(), environment);
+    let mut secrets = secrets::Secrets::new(file.as_deref(), environment, need);
     let upstream = check_upstream(source, &mut root, &mut secrets, need);
-    let clients = clients::check(source, &mut root, &mut secrets, need);
+    let clients = clients::check(source, &mut root, &mut secrets);
     let mut credentials = root.table(source, "credentials");
     let credential = credentials.table(source, DEFAULT_CREDENTIAL);
     let credential = Credential {
         network: upstream.network.clone(),
         ..check_credential(source, credential, secrets, need)
     };
-    if need == Need::Everything {
+    if need != Need::Store {
         let token_endpoint = match credential.kind {
             Kind::OAuth => Origin::of(&credential.token_url),
             Kind::ApiKey(_) => None,
@@ -72,6 +72,8 @@ pub(super) fn check<'a>(
         guard,
         clients,
         log,
+        unread: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
@@ -106,7 +108,7 @@ fn check_upstream<'a>(
     let upstream = Upstream {
         origin,
         http: check_http(source, &mut table),
-        network: Network::check(source, &mut table, secrets, need == Need::Everything),
+        network: Network::check(source, &mut table, secrets, need != Need::Store),
         connect_timeout: table
             .duration(source, "connect_timeout")
             .map_or(Duration::from_secs(10), |found| found.value),
@@ -153,7 +155,7 @@ fn check_credential<'a>(
     let kind = api_key::check_kind(source, &mut table, &mut secrets);
     let environment = secrets.environment();
     let is_oauth = matches!(kind, Kind::OAuth);
-    let required = is_oauth && need == Need::Everything;
+    let required = is_oauth && need != Need::Store;
     let id = secrets.take(source, &mut table, &secrets::CLIENT_ID, required);
     let secret = secrets.take(source, &mut table, &secrets::CLIENT_SECRET, required);
     let refresh_token = secrets.take(source, &mut table, &secrets::REFRESH_TOKEN, false);

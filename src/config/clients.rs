@@ -19,8 +19,8 @@ const SHORTEST_KEY: usize = 16;
 pub struct KnownClient {
     /// The name behind `clients.`.
     pub name: String,
-    /// What its key is known by.
-    pub key: KeyHash,
+    /// What its key is known by; `None` only where [`Need`] does not ask for it.
+    pub key: Option<KeyHash>,
     /// What its requests may do, within what the guard permits to all.
     pub rules: Rules,
 }
@@ -78,12 +78,11 @@ pub fn is_client_name(name: &str) -> bool {
 /// What [`is_client_name`] asks for.
 pub const CLIENT_NAME: &str = "up to 64 letters of ASCII, digits, - and _";
 
-/// Takes all clients out of the file. What variables hold must be there where the command needs everything.
+/// Takes all clients out of the file. What variables hold must be there unless the command is about the store alone.
 pub(super) fn check<'a>(
     source: &mut Source<'a>,
     root: &mut Table<'a>,
     secrets: &mut Secrets<'_>,
-    need: Need,
 ) -> Vec<KnownClient> {
     // What a client may have is known where the file has none, too.
     Written::take(source, Table::empty("clients.NAME"), secrets);
@@ -103,23 +102,33 @@ pub(super) fn check<'a>(
         }
         let written = Written::take(source, table, secrets);
         let rules = written.rules.clone();
-        let Some(key) = written.key(source, &name, &at, need) else {
+        let Ok(key) = written.key(source, &name, &at, secrets.need()) else {
             continue;
         };
-        if let Some(other) = clients.iter().find(|other| other.key.is(&key.value)) {
-            let message = format!(
-                "clients.{} has the same key; give each client its own: lucid-proxy key new {name}",
-                other.name
-            );
-            source.problem(Some(&key.at), &key.key, message);
+        if let Some(key) = &key {
+            refuse_shared(source, &name, key, &clients);
         }
-        clients.push(KnownClient {
-            name,
-            key: key.value,
-            rules,
-        });
+        let key = key.map(|key| key.value);
+        clients.push(KnownClient { name, key, rules });
     }
     clients
+}
+
+/// With a key that two have, nobody could tell who asks.
+fn refuse_shared(
+    source: &mut Source<'_>,
+    name: &str,
+    key: &Found<KeyHash>,
+    clients: &[KnownClient],
+) {
+    let has_it = |other: &&KnownClient| other.key.is_some_and(|other| other.is(&key.value));
+    if let Some(other) = clients.iter().find(has_it) {
+        let message = format!(
+            "clients.{} has the same key; give each client its own: lucid-proxy key new {name}",
+            other.name
+        );
+        source.problem(Some(&key.at), &key.key, message);
+    }
 }
 
 /// What the table of one client says.
@@ -140,15 +149,19 @@ impl Written {
         written
     }
 
-    /// The hash of the key, from whichever key of the table gives it.
+    /// The hash of the key, from whichever key of the table gives it; `None` where it is not known and need not be.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none, which was reported.
     fn key(
         self,
         source: &mut Source<'_>,
         name: &str,
         at: &At,
         need: Need,
-    ) -> Option<Found<KeyHash>> {
-        match (self.given, self.hash) {
+    ) -> Result<Option<Found<KeyHash>>, ()> {
+        let known = match (self.given, self.hash) {
             (Given::Nothing, None) => {
                 let message = format!(
                     "missing: give key_sha256, key_file or key_env; lucid-proxy key new {name} makes a key and prints its key_sha256"
@@ -163,14 +176,15 @@ impl Written {
                 None
             }
             (Given::Wrong, None) => None,
+            (Given::Unread(_), None) => return Ok(None),
+            (Given::Unset(_), None) if need == Need::Store => return Ok(None),
             (Given::Unset(variable), None) => {
-                if need == Need::Everything {
-                    source.problem(Some(&variable.at), &variable.key, unset(&variable.value));
-                }
+                source.problem(Some(&variable.at), &variable.key, unset(&variable.value));
                 None
             }
             (Given::Value(key), None) => hash_of(source, key),
-        }
+        };
+        known.map(Some).ok_or(())
     }
 }
 
@@ -265,7 +279,7 @@ mod tests {
             let text = format!("[clients.one-1_A]\n{line}\nread_only = true\n");
             let clients = parse(&text).expect("it is accepted");
             assert_eq!((clients.len(), clients[0].name.as_str()), (1, "one-1_A"));
-            assert!(clients[0].key.is(&hash) && clients[0].rules.read_only);
+            assert!(clients[0].key.is_some_and(|key| key.is(&hash)) && clients[0].rules.read_only);
         }
         assert_eq!(parse("").map(|clients| clients.len()), Ok(0));
     }

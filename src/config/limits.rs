@@ -38,22 +38,54 @@ pub struct HeadLimits {
     pub target: usize,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16384,
+            connections_per_address: 1024,
+            requests: 4096,
+            head: HeadLimits {
+                bytes: 64 << 10,
+                fields: 100,
+                target: 16 << 10,
+            },
+        }
+    }
+}
+
 pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Limits {
     const MILLION: Range<usize> = 1..1_000_001;
     let mut table = root.table(source, "limits");
+    let usual = Limits::default();
     let mut count = |name, range, usual| {
         table
             .count(source, name, range)
             .map_or(usual, |found| found.value)
     };
-    let connections = count("connections", MILLION, 16384);
-    let connections_per_address = count("connections_per_address", MILLION, 1024);
-    let requests = count("requests", MILLION, 4096);
-    let fields = count("headers", 10..1001, 100);
+    let connections = count("connections", MILLION, usual.connections);
+    let connections_per_address = count(
+        "connections_per_address",
+        MILLION,
+        usual.connections_per_address,
+    );
+    let requests = count("requests", MILLION, usual.requests);
+    let fields = count("headers", 10..1001, usual.head.fields);
     let head = HeadLimits {
-        bytes: size(source, &mut table, "header_bytes", MOST_HEAD, 64 * KIB),
+        bytes: size(
+            source,
+            &mut table,
+            "header_bytes",
+            MOST_HEAD,
+            usual.head.bytes,
+        ),
         fields,
-        target: size(source, &mut table, "uri_bytes", LONGEST_TARGET, 16 * KIB),
+        target: size(
+            source,
+            &mut table,
+            "uri_bytes",
+            LONGEST_TARGET,
+            usual.head.target,
+        ),
     };
     table.finish(source);
     Limits {
@@ -69,9 +101,9 @@ fn size<'a>(
     table: &mut Table<'a>,
     name: &'static str,
     most: u64,
-    usual: u64,
+    usual: usize,
 ) -> usize {
-    let size = match table.size(source, name) {
+    match table.size(source, name) {
         Some(found) if !(LEAST_HEAD..=most).contains(&found.value) => {
             let message = match most {
                 LONGEST_TARGET => "a size from \"1 KiB\" to \"65534 B\" is accepted",
@@ -80,8 +112,7 @@ fn size<'a>(
             source.problem(Some(&found.at), &found.key, message);
             usual
         }
-        Some(found) => found.value,
+        Some(found) => usize::try_from(found.value).expect("no more than the largest accepted"),
         None => usual,
-    };
-    usize::try_from(size).expect("no more than the largest accepted")
+    }
 }

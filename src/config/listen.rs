@@ -50,6 +50,15 @@ pub struct Access {
     pub group: Option<u32>,
 }
 
+impl TlsFiles {
+    /// Whether it is known where they are: below `$CREDENTIALS_DIRECTORY` they are for the service alone.
+    pub(crate) fn are_known(&self) -> bool {
+        ![&self.certificate, &self.key]
+            .into_iter()
+            .any(|file| file_name::is_unknown(file))
+    }
+}
+
 impl Default for Access {
     /// The owner alone: whoever may write to the socket can use the token.
     fn default() -> Self {
@@ -210,8 +219,11 @@ fn check_address(source: &mut Source<'_>, text: &Found<String>) -> Option<Addres
         .ok()
 }
 
-/// So that an error tells where a relative path leads.
+/// So that an error tells where a relative path leads. What leads nowhere from here stays.
 fn absolute(path: &Found<String>) -> PathBuf {
+    if file_name::is_unknown(path.value.as_ref()) {
+        return path.value.clone().into();
+    }
     // Only where there is no working directory, or the path is empty, which was told.
     std::path::absolute(&path.value).unwrap_or_else(|_| path.value.clone().into())
 }
@@ -225,8 +237,8 @@ fn file<'a>(
 ) -> Option<Found<String>> {
     let found = table.string(source, name)?;
     match file_name::expanded(source, &found, environment) {
-        Some(value) => Some(Found { value, ..found }),
-        None => Some(found),
+        Ok(value) => Some(Found { value, ..found }),
+        Err(_) => Some(found),
     }
 }
 

@@ -8,6 +8,7 @@ mod ca_file;
 mod check;
 mod clients;
 mod file_name;
+mod file_readers;
 mod guard;
 mod http_proxy;
 mod limits;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub use ca_file::CaFile;
 pub use clients::{CLIENT_NAME, KeyHash, KnownClient, is_client_name};
+pub(crate) use file_readers::warning as readers_of;
 pub use guard::Guard;
 pub use http_proxy::HttpProxy;
 pub use limits::{HeadLimits, Limits};
@@ -76,6 +78,10 @@ pub struct Config {
     pub clients: Vec<KnownClient>,
     /// What is logged, and how.
     pub log: Log,
+    /// Files that were not looked at, and why; none where [`Need`] asks for everything.
+    pub unread: Vec<Problem>,
+    /// What is accepted, and should not stay so.
+    pub warnings: Vec<Problem>,
 }
 
 /// `[upstream]`
@@ -238,8 +244,10 @@ pub enum LogFormat {
 /// How much of the configuration a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// The store alone: the application's credentials may be missing.
+    /// The store alone: the application's credentials may be missing, and no other secret is read.
     Store,
+    /// To say whether requests could be served: what only the one who serves them may read is left open.
+    Check,
     /// All that is needed to serve requests.
     Everything,
 }
@@ -344,14 +352,19 @@ impl Config {
         environment: &dyn Environment,
         need: Need,
     ) -> Result<Self, ConfigError> {
-        let (mut source, root) = Source::parse(text);
+        let (mut source, root) = Source::parse(text, need);
         let config = check::check(&mut source, root, file.clone(), environment, need);
+        let place = |problem: &Problem| problem.position.unwrap_or((usize::MAX, 0));
+        source.unread.sort_by_key(place);
+        source.warnings.sort_by_key(place);
         if source.problems.is_empty() {
-            Ok(config)
+            Ok(Self {
+                unread: source.unread,
+                warnings: source.warnings,
+                ..config
+            })
         } else {
-            source
-                .problems
-                .sort_by_key(|problem| problem.position.unwrap_or((usize::MAX, 0)));
+            source.problems.sort_by_key(place);
             Err(ConfigError::Wrong {
                 file,
                 problems: source.problems,
@@ -361,7 +374,7 @@ impl Config {
 
     /// Every key that `proxy.toml` may have, in full (`upstream.url`).
     pub fn keys() -> Vec<String> {
-        let (mut source, root) = Source::parse("");
+        let (mut source, root) = Source::parse("", Need::Store);
         check::check(&mut source, root, None, &BTreeMap::new(), Need::Store);
         source.known.sort_unstable();
         source.known.dedup();

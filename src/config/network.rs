@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::raw::{Source, Table};
 use super::secrets::{self, Given, Secrets};
-use super::{CaFile, Environment, HttpProxy, NoProxy, Origin, file_name};
+use super::{CaFile, Environment, Found, HttpProxy, NoProxy, Origin, file_name};
 use crate::secret::ExposeSecret;
 
 /// The variables that name a proxy for what goes over TLS, the first one first, as curl reads them. Its `http_proxy` is
@@ -79,9 +79,11 @@ impl Network {
     ) -> Self {
         let proxy = Setting::check(source, upstream, secrets, required);
         let ca_file = upstream.string(source, "ca_file").and_then(|found| {
-            let name = file_name::expanded(source, &found, secrets.environment())?;
+            let name = file_name::expanded(source, &found, secrets.environment()).ok()?;
             let read = CaFile::read(Path::new(&name));
-            let told = read.map_err(|message| source.problem(Some(&found.at), &found.key, message));
+            let told = read.map_err(|(message, is_elsewhere)| {
+                source.unread(&found.at, &found.key, message, is_elsewhere);
+            });
             told.ok().map(Arc::new)
         });
         Self {
@@ -95,7 +97,8 @@ impl Network {
         let Way::Unknown(unusable) = self.way_to(origin) else {
             return;
         };
-        let reported = |key: &str| source.problems.iter().any(|problem| problem.key == key);
+        let told = source.problems.iter().chain(&source.unread);
+        let reported = |key: &str| told.clone().any(|problem| problem.key == key);
         if !reported(&unusable.key) {
             source.problem(None, &unusable.key, unusable.message.clone());
         }
@@ -134,6 +137,10 @@ impl Setting {
         let found = match secrets.given(source, upstream, &secrets::PROXY) {
             Given::Nothing => return Self::of(secrets.environment()),
             Given::Wrong => return Self::Nothing,
+            Given::Unread(Found { value, key, .. }) => {
+                let message = value;
+                return Self::Use(Err(Unusable { key, message }), NoProxy::default());
+            }
             Given::Unset(env) => {
                 let message = secrets::unset(&env.value);
                 if required {

@@ -12,6 +12,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Need;
+
 /// One thing wrong with the configuration: where, and what would be accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -40,17 +42,25 @@ impl fmt::Display for Problem {
 pub(super) struct Source<'a> {
     text: &'a str,
     pub(super) problems: Vec<Problem>,
+    /// Files of which it is not known from here what they hold, and that may be so.
+    pub(super) unread: Vec<Problem>,
+    /// What is accepted, and should not stay so.
+    pub(super) warnings: Vec<Problem>,
+    need: Need,
     /// Every key that was asked for, whether or not the file has it.
     pub(super) known: Vec<String>,
 }
 
 impl<'a> Source<'a> {
     /// Parses `text`; a file that is not TOML leaves an empty table and one problem per syntax error.
-    pub(super) fn parse(text: &'a str) -> (Self, Table<'a>) {
+    pub(super) fn parse(text: &'a str, need: Need) -> (Self, Table<'a>) {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut source = Source {
             text,
             problems: Vec::new(),
+            unread: Vec::new(),
+            warnings: Vec::new(),
+            need,
             known: Vec::new(),
         };
         for error in &errors {
@@ -73,12 +83,32 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn problem(&mut self, at: Option<&At>, key: &str, message: impl Into<String>) {
-        let position = at.map(|at| self.position(at.0.start));
-        self.problems.push(Problem {
-            position,
+        let problem = self.told(at, key, message.into());
+        self.problems.push(problem);
+    }
+
+    /// Reports a file that gives nothing; `is_elsewhere` where it may well give something to the one who serves.
+    pub(super) fn unread(&mut self, at: &At, key: &str, message: String, is_elsewhere: bool) {
+        let told = self.told(Some(at), key, message);
+        match self.need {
+            Need::Store => self.unread.push(told),
+            Need::Check if is_elsewhere => self.unread.push(told),
+            Need::Check | Need::Everything => self.problems.push(told),
+        }
+    }
+
+    /// Reports what is accepted all the same.
+    pub(super) fn warn(&mut self, at: &At, key: &str, message: String) {
+        let told = self.told(Some(at), key, message);
+        self.warnings.push(told);
+    }
+
+    fn told(&self, at: Option<&At>, key: &str, message: String) -> Problem {
+        Problem {
+            position: at.map(|at| self.position(at.0.start)),
             key: key.to_owned(),
-            message: message.into(),
-        });
+            message,
+        }
     }
 
     /// The parser does not tell the place of one error: a key with more parts than it follows.

@@ -1,11 +1,11 @@
 //! The three ways in which the configuration can give a secret: a variable's name, a file's name, or the value itself.
 //! What holds a secret at times, as the URL of a proxy does, is given so too.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::raw::{At, Source, Table};
-use super::{Environment, Found, file_name};
+use super::{Environment, Found, Need, file_name, file_readers};
 use crate::secret::{ExposeSecret, Secret, Zeroize, Zeroizing};
 
 /// Bytes of a file that holds a secret; more than any token has.
@@ -19,6 +19,8 @@ pub(super) struct Keys {
     usual_variable: Option<&'static str>,
     /// Whether a value may stand in a file that others can read.
     is_public: fn(&str) -> bool,
+    /// Whether a command that is about the store alone has a use for it.
+    is_of_store: bool,
 }
 
 /// What the three keys of a secret say.
@@ -29,6 +31,8 @@ pub(super) enum Given {
     Wrong,
     /// The variable that one of them names is not set.
     Unset(Found<String>),
+    /// The file that one of them names was not looked at, or could not be, for this reason.
+    Unread(Found<String>),
     /// The value, and the key that gave it.
     Value(Found<Secret>),
 }
@@ -39,6 +43,7 @@ pub(super) const CLIENT_ID: Keys = Keys {
     file: "client_id_file",
     usual_variable: Some("LUCID_CLIENT_ID"),
     is_public: |_| true,
+    is_of_store: true,
 };
 pub(super) const CLIENT_SECRET: Keys = Keys {
     inline: "client_secret",
@@ -46,6 +51,7 @@ pub(super) const CLIENT_SECRET: Keys = Keys {
     file: "client_secret_file",
     usual_variable: Some("LUCID_CLIENT_SECRET"),
     is_public: |_| false,
+    is_of_store: true,
 };
 pub(super) const REFRESH_TOKEN: Keys = Keys {
     inline: "refresh_token",
@@ -53,6 +59,7 @@ pub(super) const REFRESH_TOKEN: Keys = Keys {
     file: "refresh_token_file",
     usual_variable: Some("LUCID_REFRESH_TOKEN"),
     is_public: |_| false,
+    is_of_store: false,
 };
 pub(super) const API_KEY: Keys = Keys {
     inline: "api_key",
@@ -60,6 +67,7 @@ pub(super) const API_KEY: Keys = Keys {
     file: "api_key_file",
     usual_variable: Some("LUCID_API_KEY"),
     is_public: |_| false,
+    is_of_store: false,
 };
 pub(super) const CLIENT_KEY: Keys = Keys {
     inline: "key",
@@ -67,6 +75,7 @@ pub(super) const CLIENT_KEY: Keys = Keys {
     file: "key_file",
     usual_variable: None,
     is_public: |_| false,
+    is_of_store: false,
 };
 pub(super) const PROXY: Keys = Keys {
     inline: "proxy",
@@ -75,21 +84,28 @@ pub(super) const PROXY: Keys = Keys {
     usual_variable: None,
     // What stands before an @ is user and password.
     is_public: |url| !url.contains('@'),
+    is_of_store: true,
 };
 
 /// What looking a secret up needs.
 pub(super) struct Secrets<'a> {
     file: Option<&'a Path>,
     environment: &'a dyn Environment,
+    need: Need,
     /// Every variable that may hold one, whether it was read or not.
     variables: Vec<String>,
 }
 
 impl<'e> Secrets<'e> {
-    pub(super) fn new(file: Option<&'e Path>, environment: &'e dyn Environment) -> Self {
+    pub(super) fn new(
+        file: Option<&'e Path>,
+        environment: &'e dyn Environment,
+        need: Need,
+    ) -> Self {
         Self {
             file,
             environment,
+            need,
             // Whether they are read or not: a program's kind of credential does not say what its environment holds.
             variables: [CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN, API_KEY]
                 .iter()
@@ -109,6 +125,11 @@ impl<'e> Secrets<'e> {
     pub(super) fn usual_is_set(&self, keys: &Keys) -> bool {
         let usual = keys.usual_variable;
         usual.is_some_and(|usual| self.environment.var(usual).is_some())
+    }
+
+    /// How much of the configuration the command needs.
+    pub(super) fn need(&self) -> Need {
+        self.need
     }
 
     /// Where variables are read.
@@ -140,7 +161,7 @@ impl<'e> Secrets<'e> {
         let usual = keys.usual_variable;
         match self.given(source, table, keys) {
             Given::Value(found) => Some((found.value, Some(found.at))),
-            Given::Wrong => None,
+            Given::Wrong | Given::Unread(_) => None,
             Given::Unset(env) => {
                 if required {
                     source.problem(Some(&env.at), &env.key, unset(&env.value));
@@ -195,17 +216,43 @@ impl<'e> Secrets<'e> {
                 Some(value) => Some(found(env, Secret::from(value))),
                 None => return Given::Unset(env.clone()),
             },
-            (_, _, Some(file)) => {
-                let name = file_name::expanded(source, file, self.environment);
-                let value = name.and_then(|name| from_file(source, file, &name));
-                value.map(|value| found(file, value))
-            }
+            (_, _, Some(file)) => match self.secret_in(source, file, keys) {
+                Ok(value) => Some(found(file, value)),
+                Err(value) => {
+                    let (key, at) = (file.key.clone(), file.at.clone());
+                    return Given::Unread(Found { value, key, at });
+                }
+            },
             (None, None, None) => return Given::Nothing,
         };
         if let Some(mut inline) = inline {
             inline.value.zeroize();
         }
         value.map_or(Given::Wrong, Given::Value)
+    }
+
+    /// The content of a file that is looked at; else why there is none, which was reported where it is a problem.
+    fn secret_in(
+        &self,
+        source: &mut Source<'_>,
+        file: &Found<String>,
+        keys: &Keys,
+    ) -> Result<Secret, String> {
+        if self.need == Need::Store && !keys.is_of_store {
+            return Err("the command has no use for it".to_owned());
+        }
+        let name = file_name::expanded(source, file, self.environment)?;
+        let secret = read(&name).map_err(|(message, is_elsewhere)| {
+            source.unread(&file.at, &file.key, message.clone(), is_elsewhere);
+            message
+        })?;
+        let is_secret = !(keys.is_public)(secret.expose_secret());
+        if let Some(warning) =
+            file_readers::warning("secret", Path::new(&name)).filter(|_| is_secret)
+        {
+            source.warn(&file.at, &file.key, warning);
+        }
+        Ok(secret)
     }
 
     fn inline(
@@ -250,17 +297,25 @@ pub(super) fn plain(value: &Secret) -> String {
     value.expose_secret().to_owned()
 }
 
-fn from_file(source: &mut Source<'_>, found: &Found<String>, name: &str) -> Option<Secret> {
-    let problem = match read_some(name) {
+/// What the file holds, or what is wrong with it, and whether others may well find something there.
+fn read(name: &str) -> Result<Secret, (String, bool)> {
+    match read_some(name) {
         Ok(text) if text.len() > LARGEST_SECRET => {
-            format!("the file {name} holds more than {LARGEST_SECRET} bytes, which is no secret")
+            let message = format!(
+                "the file {name} holds more than {LARGEST_SECRET} bytes, which is no secret"
+            );
+            Err((message, false))
         }
-        Ok(text) if text.trim().is_empty() => format!("the file {name} is empty"),
-        Ok(text) => return Some(Secret::from(text.trim())),
-        Err(error) => format!("cannot read the file {name}: {error}"),
-    };
-    source.problem(Some(&found.at), &found.key, problem);
-    None
+        Ok(text) if text.trim().is_empty() => Err((format!("the file {name} is empty"), false)),
+        Ok(text) => Ok(Secret::from(text.trim())),
+        Err(error) => {
+            let is_elsewhere = error.kind() == ErrorKind::PermissionDenied;
+            Err((
+                format!("cannot read the file {name}: {error}"),
+                is_elsewhere,
+            ))
+        }
+    }
 }
 
 /// Not everything that can be opened has an end. There is room for all of it from the beginning: growing would leave what

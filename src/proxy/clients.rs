@@ -52,12 +52,15 @@ impl Proxy {
 impl Clients {
     /// Those of the configuration; `None` where it has none, and everybody is served.
     pub fn new(clients: &[KnownClient]) -> Option<Self> {
-        let known = |client: &KnownClient| Client {
-            name: client.name.as_str().into(),
-            key: client.key,
-            policy: Policy::new(format!("clients.{}", client.name), &client.rules),
+        let known = |client: &KnownClient| {
+            Some(Client {
+                name: client.name.as_str().into(),
+                // Nobody can come with one that is not known.
+                key: client.key?,
+                policy: Policy::new(format!("clients.{}", client.name), &client.rules),
+            })
         };
-        (!clients.is_empty()).then(|| Self(clients.iter().map(known).collect()))
+        (!clients.is_empty()).then(|| Self(clients.iter().filter_map(known).collect()))
     }
 
     /// Whose key a request comes with.

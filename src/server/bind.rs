@@ -49,7 +49,7 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
         if let Address::Tcp(address) = &listen.address {
             check_exposure(config, *address)?;
         }
-        if let Some(files) = &listen.tls {
+        if let Some(files) = listen.tls.as_ref().filter(|files| files.are_known()) {
             Certificate::load(files).map_err(|error| unusable(listen, error))?;
         }
     }

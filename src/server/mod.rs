@@ -124,6 +124,15 @@ fn bind_hint(error: &io::Error) -> &'static str {
     }
 }
 
+impl StartError {
+    /// Whether a file was there and is not this user's to read: the one who serves may have better luck.
+    pub fn is_for_want_of_rights(&self) -> bool {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        matches!(self, Self::Certificate(_, error)
+            if matches!(&**error, CertificateError::Unreadable(_, error) if denied(error)))
+    }
+}
+
 impl Server {
     /// Takes the configured addresses, reads the store and prepares to reach upstream. Clients that connect from now
     /// on wait until [`Server::start`].

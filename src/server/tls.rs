@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::socket::Socket;
-use crate::config::TlsFiles;
+use crate::config::{TlsFiles, readers_of};
 use crate::secret::Zeroizing;
 
 /// RFC 7301: the name of HTTP/2.
@@ -166,7 +166,9 @@ fn read(files: &TlsFiles) -> Result<CertifiedKey, CertificateError> {
                 _ => CertificateError::Damaged(key),
             }
         })?;
-    warn_of_readers(&files.key);
+    if let Some(warning) = readers_of("private key", &files.key) {
+        tracing::warn!("{warning}");
+    }
     certify(chain, &key).map_err(|reason| CertificateError::Unusable {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
@@ -197,17 +199,6 @@ fn content(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
         return Err(CertificateError::TooLarge(path.to_owned()));
     }
     Ok(content)
-}
-
-/// A file that the configuration names is its writer's to protect, as with every other secret; but keys are often copied
-/// without a thought of who may read the copy. A group may: Debian's `ssl-cert` is made for that.
-fn warn_of_readers(key: &Path) {
-    if fs::metadata(key).is_ok_and(|metadata| metadata.mode() & 0o007 != 0) {
-        tracing::warn!(
-            "every user of this machine may read the private key {}; run chmod o= on it",
-            key.display()
-        );
-    }
 }
 
 /// How a connection to a TLS listener begins.

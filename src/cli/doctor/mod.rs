@@ -134,7 +134,9 @@ fn configuration(option: &ConfigOption, report: &mut Report) -> Option<Config> {
     let advice = "correct it; proxy.toml in the source explains every key, and lucid-proxy check tells when it is accepted";
     let seen = chain(&error.into());
     report.push(Check::failed(NAME, seen, advice).of(Fault::Configuration));
-    load(option, Need::Store).ok()
+    let config = load(option, Need::Store).ok()?;
+    // Of a key that was not accepted there is nothing to check.
+    matches!(config.credential.kind, Kind::OAuth).then_some(config)
 }
 
 fn source(config: &Config) -> String {
