@@ -3,7 +3,7 @@
 //! A program that adds a credential to whatever reaches its port must not serve every web page that a browser on this
 //! machine opens: a page can send requests here by name (DNS rebinding) or across origins.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -24,30 +24,71 @@ pub struct Guard {
     /// As browsers send them.
     origins: Vec<HeaderValue>,
     scheme: Scheme,
+    /// Whether the listener is reached at every address of the machine.
+    is_everywhere: bool,
 }
 
 impl Guard {
     /// A guard for a listener at `address` that is spoken to with `scheme`, and is also known by the `allowed` names.
+    ///
+    /// That it is at every address (`0.0.0.0`, `[::]`) is no name: a browser takes such a one for this machine. It has
+    /// those of loopback, which no page can be rebound to, and on each connection that of [`Guard::reached_at`].
     pub fn tcp(scheme: Scheme, address: SocketAddr, allowed: &[String]) -> Self {
-        let mut hosts = vec![address.to_string()];
-        if address.ip().is_loopback() {
-            hosts.push(format!("localhost:{}", address.port()));
-        }
-        if address.port() == scheme.default_port() {
-            // `Host` leaves out the scheme's own port (RFC 9110 section 7.2).
-            let port = format!(":{}", address.port());
-            hosts.extend(
-                hosts
-                    .clone()
-                    .iter()
-                    .filter_map(|host| host.strip_suffix(&port).map(str::to_owned)),
-            );
-        }
-        hosts.extend_from_slice(allowed);
-        Self {
-            hosts,
+        let port = address.port();
+        let mut guard = Self {
+            hosts: Vec::new(),
             origins: Vec::new(),
             scheme,
+            is_everywhere: address.ip().is_unspecified(),
+        };
+        match guard.is_everywhere {
+            true => {
+                guard.add(&Ipv4Addr::LOCALHOST.to_string(), port);
+                if address.is_ipv6() {
+                    guard.add(&format!("[{}]", Ipv6Addr::LOCALHOST), port);
+                }
+            }
+            false => guard.add_address(address),
+        }
+        if guard.is_everywhere || address.ip().is_loopback() {
+            guard.add("localhost", port);
+        }
+        guard.hosts.extend_from_slice(allowed);
+        guard
+    }
+
+    /// The guard for a connection that arrived at the `local` address; `None` where the listener's does, as it does for
+    /// all connections of a listener at one address.
+    ///
+    /// An address is safe as a name: nobody can have one lead elsewhere.
+    pub fn reached_at(&self, local: impl FnOnce() -> Option<SocketAddr>) -> Option<Self> {
+        if !self.is_everywhere {
+            return None;
+        }
+        let local = local()?;
+        // A socket for both versions shows an address of IPv4 in IPv6 (RFC 4291 section 2.5.5.2).
+        let ip = local.ip().to_canonical();
+        if ip.is_loopback() || ip.is_unspecified() {
+            return None;
+        }
+        let mut guard = self.clone();
+        guard.add_address(SocketAddr::new(ip, local.port()));
+        Some(guard)
+    }
+
+    fn add_address(&mut self, address: SocketAddr) {
+        let host = match address.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        self.add(&host, address.port());
+    }
+
+    /// `Host` leaves out the scheme's own port (RFC 9110 section 7.2), or has it.
+    fn add(&mut self, host: &str, port: u16) {
+        self.hosts.push(format!("{host}:{port}"));
+        if port == self.scheme.default_port() {
+            self.hosts.push(host.to_owned());
         }
     }
 
@@ -59,6 +100,7 @@ impl Guard {
             hosts,
             origins: Vec::new(),
             scheme: Scheme::Http,
+            is_everywhere: false,
         }
     }
 
@@ -227,6 +269,65 @@ mod tests {
         assert!(is_served(Scheme::Https, "[::1]:443", "[::1]"));
         assert!(!is_served(Scheme::Https, "127.0.0.1:80", "localhost"));
         assert!(!is_served(Scheme::Http, "127.0.0.1:443", "localhost"));
+    }
+
+    #[test]
+    fn s02_every_address_is_no_name_and_the_one_that_was_reached_is() {
+        let local = |text: &str| text.parse().ok();
+        for (listener, reached, good, bad) in [
+            (
+                "0.0.0.0:8118",
+                "10.0.0.5:8118",
+                &["127.0.0.1:8118", "localhost:8118", "10.0.0.5:8118"][..],
+                &[
+                    "0.0.0.0:8118",
+                    "[::1]:8118",
+                    "10.0.0.6:8118",
+                    "10.0.0.5",
+                    "evil.example:8118",
+                ][..],
+            ),
+            (
+                "[::]:8118",
+                "[::ffff:10.0.0.5]:8118",
+                &[
+                    "127.0.0.1:8118",
+                    "[::1]:8118",
+                    "localhost:8118",
+                    "10.0.0.5:8118",
+                ],
+                &["[::]:8118", "0.0.0.0:8118", "[::ffff:10.0.0.5]:8118"],
+            ),
+            (
+                "[::]:80",
+                "[fe80::1%3]:80",
+                &["[fe80::1]", "[fe80::1]:80", "[::1]", "localhost"],
+                &["[::]", "[fe80::2]", "[fe80::1%3]"],
+            ),
+        ] {
+            let listener = listener.parse().expect("an address");
+            let guard = Guard::tcp(Scheme::Http, listener, &[]);
+            let guard = guard.reached_at(|| local(reached)).expect("another");
+            let is_served = |host: &str| {
+                let host = HeaderValue::from_str(host).expect("a value");
+                checked(&guard, "/", HeaderMap::from_iter([(HOST, host)])).is_ok()
+            };
+            for host in good {
+                assert!(is_served(host), "{listener} {host}");
+            }
+            for host in bad {
+                assert!(!is_served(host), "{listener} {host}");
+            }
+        }
+        let everywhere = local("0.0.0.0:8118").expect("an address");
+        let guard = Guard::tcp(Scheme::Http, everywhere, &[]);
+        // Linux lets a client connect to it, which arrives on loopback.
+        for own in ["127.0.0.1:8118", "0.0.0.0:8118", "127.0.0.9:8118"] {
+            assert!(guard.reached_at(|| local(own)).is_none(), "{own}");
+        }
+        let one = local("10.0.0.5:8118").expect("an address");
+        let guard = Guard::tcp(Scheme::Http, one, &[]);
+        assert!(guard.reached_at(|| panic!("not asked")).is_none());
     }
 
     #[test]

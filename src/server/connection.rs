@@ -37,6 +37,7 @@ use crate::proxy::reply::Refusal;
 use crate::proxy::tunnel::Tunnel;
 
 /// What the connections of one listening socket share.
+#[derive(Clone)]
 pub(super) struct Entrance {
     pub(super) proxy: Rc<Proxy>,
     pub(super) guard: Guard,
@@ -50,6 +51,22 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
+    /// The entrance for this connection: where the listener is at every address, the one that it was made to is a name
+    /// of the proxy's too.
+    pub(super) fn of(self: &Rc<Self>, accepted: &Accepted) -> Rc<Self> {
+        let guard = match accepted {
+            Accepted::Tcp(tcp, _) => self.guard.reached_at(|| tcp.local_addr().ok()),
+            Accepted::Unix(_) => None,
+        };
+        match guard {
+            Some(guard) => Rc::new(Self {
+                guard,
+                ..Self::clone(self)
+            }),
+            None => self.clone(),
+        }
+    }
+
     /// Why a request is not served although nothing is wrong with it: where it does not fit.
     pub(super) fn overloaded(&self, fits: bool) -> Option<Unservable> {
         (!fits).then(|| Unservable::Overloaded(self.limits.in_flight.most()))

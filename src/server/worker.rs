@@ -159,7 +159,8 @@ async fn accept(listener: Listener, entrance: Rc<Entrance>) {
 fn take(accepted: Accepted, entrance: &Rc<Entrance>) {
     let full = match entrance.limits.admit(accepted.peer()) {
         Ok(place) => {
-            let connection = connection::serve(accepted, place, entrance.clone());
+            let at = entrance.of(&accepted);
+            let connection = connection::serve(accepted, place, at);
             entrance.tasks.spawn_local(connection);
             return;
         }

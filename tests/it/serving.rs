@@ -1,13 +1,14 @@
 //! Start, limits and end of the program, as its user sees them.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lucid_proxy::sandbox::Behaviour;
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 
-use crate::world::{SOON, Serving, World, errors};
+use crate::world::{SOON, Serving, World, errors, missing};
 
 #[test]
 fn every_bound_address_is_printed_before_work_is_accepted() {
@@ -61,6 +62,59 @@ fn s01_an_address_that_others_can_reach_needs_a_word_of_consent() {
     world.configure();
     let serving = Serving::start(world.command(&["serve", "--listen", "0.0.0.0:0"]));
     assert!(serving.address.ip().is_unspecified());
+}
+
+/// An address of this machine that is not loopback's, if it has one: that of the way to elsewhere. Nothing is sent.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback()).then_some(address)
+}
+
+fn status_as(to: SocketAddr, host: &str) -> String {
+    let mut stream = TcpStream::connect(to).expect("a connection");
+    stream.set_read_timeout(Some(SOON)).expect("a timeout");
+    let request = format!("GET /users HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it is open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer["HTTP/1.1 ".len()..][..3].to_owned()
+}
+
+#[test]
+fn s02_a_listener_at_every_address_is_asked_by_the_one_that_was_reached() {
+    let mut world = World::logged_in();
+    world.tables = "[guard]\nallow_unauthenticated = true\n".to_owned();
+    world.configure();
+    let serving = Serving::start(world.command(&["serve", "--listen", "0.0.0.0:0"]));
+    let port = serving.address.port();
+    let loopback = SocketAddr::from(([127, 0, 0, 1], port));
+    for (host, status) in [
+        ("127.0.0.1", "200"),
+        ("localhost", "200"),
+        ("0.0.0.0", "403"),
+        ("[::]", "403"),
+    ] {
+        assert_eq!(
+            status_as(loopback, &format!("{host}:{port}")),
+            status,
+            "{host}"
+        );
+    }
+    let Some(own) = own_address() else {
+        return missing("an address that is not loopback's");
+    };
+    let reached = SocketAddr::new(own, port);
+    let host = reached.to_string();
+    assert_eq!(status_as(reached, &host), "200", "{host}");
+    assert_eq!(
+        status_as(loopback, &host),
+        "403",
+        "it was not reached there"
+    );
+    assert_eq!(status_as(reached, &format!("0.0.0.0:{port}")), "403");
+    assert_eq!(status_as(reached, &format!("evil.example:{port}")), "403");
 }
 
 #[test]
