@@ -62,6 +62,29 @@ struct ConfigOption {
     config: Option<PathBuf>,
 }
 
+/// In the place of [`ConfigOption`], for a command that has no use for it: its help does not show it.
+#[derive(Args, Clone, Debug)]
+struct NoConfig {
+    #[arg(short, long = "config", value_name = "FILE", hide = true)]
+    config: Option<PathBuf>,
+}
+
+impl NoConfig {
+    fn refuse(&self, command: &str) -> Result<(), Failure> {
+        match self.config {
+            Some(_) => Err(no_config(command)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn no_config(command: &str) -> Failure {
+    Failure {
+        code: 2,
+        error: anyhow::anyhow!("{command} reads no configuration; leave out --config"),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the proxy
@@ -81,8 +104,7 @@ enum Command {
     /// End the login, at Lucid and here
     Logout(logout::Options),
     /// Keys for the clients of this proxy
-    #[command(subcommand)]
-    Key(key::Command),
+    Key(key::Options),
     /// Check the configuration without touching the network
     Check,
     /// Prove each link of the chain: configuration, token file, network, clock, tokens, one request
@@ -138,10 +160,8 @@ pub fn main() -> ExitCode {
         .unwrap_or(Command::Serve(serve::Options::default()))
     {
         Command::Serve(options) => serve::run(&cli.config, options),
-        Command::Sandbox(_) if cli.config.config.is_some() => Err(Failure {
-            code: 2,
-            error: anyhow::anyhow!("sandbox reads no configuration; leave out --config"),
-        }),
+        Command::Sandbox(_) if cli.config.config.is_some() => Err(no_config("sandbox")),
+        Command::Key(_) if cli.config.config.is_some() => Err(no_config("key")),
         Command::Sandbox(options) => sandbox::run(options),
         Command::Login(options) => login::run(&cli.config, options),
         Command::Import(options) => import::run(&cli.config, options),
@@ -149,7 +169,7 @@ pub fn main() -> ExitCode {
         Command::Refresh(options) => refresh::run(&cli.config, options),
         Command::Status(options) => status::run(&cli.config, options),
         Command::Logout(options) => logout::run(&cli.config, options),
-        Command::Key(command) => key::run(command),
+        Command::Key(options) => key::run(options),
         Command::Check => check::run(&cli.config),
         Command::Doctor(options) => doctor::run(&cli.config, options),
     };

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use http::StatusCode;
 
-use super::{Failure, announce, print, serve, start_logging};
+use super::{Failure, NoConfig, announce, print, serve, start_logging};
 use crate::config::{Config, Listen, Need};
 use crate::sandbox::{Behaviour, CLIENT_ID, CLIENT_SECRET, Pair, Sandbox, TokenFailure};
 use crate::server::{Endpoint, Server};
@@ -18,6 +18,8 @@ use crate::token::store::Store;
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
+    #[command(flatten)]
+    config: NoConfig,
     /// Where the proxy listens: an address (port 0 takes a free one) or unix:/path/of/a/socket; repeatable
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8118")]
     listen: Vec<Listen>,
@@ -86,6 +88,7 @@ impl FromStr for Failures {
 }
 
 pub(super) fn run(options: Options) -> Result<(), Failure> {
+    options.config.refuse("sandbox")?;
     let behaviour = Behaviour {
         access_lifetime: options.token_lifetime,
         token_delay: options.refresh_delay,

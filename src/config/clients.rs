@@ -14,6 +14,9 @@ use crate::secret::{ExposeSecret, Secret, is_one_word};
 /// Characters that a key has at least. Those that `key new` makes have 47; this keeps words out that can be guessed.
 const SHORTEST_KEY: usize = 16;
 
+/// What keys begin with that `key new` makes, so that a search for what was published by mistake finds them.
+pub const KEY_PREFIX: &str = "lpk_";
+
 /// A client that may use the proxy.
 #[derive(Clone, Debug)]
 pub struct KnownClient {
@@ -69,10 +72,10 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// Whether a client may be called so: what TOML takes for a key without quotes, and a log for a word.
+/// Whether a client may be called so: what TOML takes for a key without quotes, and a log for a word. A key is no name.
 pub fn is_client_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+    (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.contains(KEY_PREFIX)
 }
 
 /// What [`is_client_name`] asks for.
@@ -96,7 +99,10 @@ pub(super) fn check<'a>(
     let mut clients: Vec<KnownClient> = Vec::new();
     for (name, at, table) in tables.value {
         if !is_client_name(&name) {
-            let message = format!("expected a name of {CLIENT_NAME}");
+            let message = match name.contains(KEY_PREFIX) {
+                true => "this is a client's key and not its name: write [clients.NAME], and below it key_sha256 as lucid-proxy key new NAME prints it".to_owned(),
+                false => format!("expected a name of {CLIENT_NAME}"),
+            };
             source.problem(Some(&at), "clients", message);
             continue;
         }
@@ -295,6 +301,57 @@ mod tests {
         for variable in ["LUCID_API_KEY", "LUCID_CLIENT_SECRET"] {
             assert!(variables.contains(&variable.to_owned()), "{variables:?}");
         }
+    }
+
+    #[test]
+    fn s06_a_key_in_a_wrong_place_is_not_repeated_and_told_where_it_belongs() {
+        for (text, expected) in [
+            (
+                "[clients.lpk_marked]\nread_only = true",
+                "line 1, column 10: clients: this is a client's key and not its name: write [clients.NAME]",
+            ),
+            (
+                "[clients]\nlpk_marked = 1",
+                "line 2, column 1: clients.(a key): expected a table",
+            ),
+            (
+                "[clients]\nci = \"lpk_marked\"",
+                "line 2, column 1: clients.ci: expected a table: [clients.ci]",
+            ),
+            (
+                "[clients.ci]\nlpk_marked = 1\nkey_env = \"KEY\"",
+                "line 2, column 1: clients.ci.(a key): unknown key",
+            ),
+            (
+                "[clients.ci]\nkey_file = \"lpk_marked\"",
+                "line 2, column 12: clients.ci.key_file: what is given is a key and not the name of a file",
+            ),
+            (
+                "[clients.ci]\nkey_env = \"lpk_marked\"",
+                "clients.ci.key_env: the name of a variable is accepted",
+            ),
+            (
+                "[clients.ci]\nkey_sha256 = \"lpk_marked\"",
+                "clients.ci.key_sha256: expected the SHA-256",
+            ),
+            ("lpk_marked = 1", "(a key): unknown key"),
+            (
+                "[credentials.default]\nclient_secret_file = \"Marked0123456789abcdef\"",
+                "client_secret_file: cannot read the file with this name: No such file",
+            ),
+        ] {
+            let problems = parse(text).expect_err(text);
+            assert!(problems.contains(expected), "{text}: {problems}");
+            let lower = problems.to_lowercase();
+            assert!(!lower.contains("marked"), "no key in {problems}");
+        }
+        // What is plainly a path is worth reading.
+        let named = parse("[clients.ci]\nkey_file = \"/run/secrets/client-key-of-ci\"");
+        assert!(
+            named
+                .expect_err("no file")
+                .contains("/run/secrets/client-key-of-ci:")
+        );
     }
 
     #[test]

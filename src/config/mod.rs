@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use ca_file::CaFile;
-pub use clients::{CLIENT_NAME, KeyHash, KnownClient, is_client_name};
+pub use clients::{CLIENT_NAME, KEY_PREFIX, KeyHash, KnownClient, is_client_name};
 pub(crate) use file_readers::warning as readers_of;
 pub use guard::Guard;
 pub use http_proxy::HttpProxy;

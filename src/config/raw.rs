@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Need;
+use super::{KEY_PREFIX, Need};
 
 /// One thing wrong with the configuration: where, and what would be accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -409,7 +409,7 @@ impl<'a> Table<'a> {
         let mut tables = Vec::new();
         if let DeValue::Table(named) = value.into_inner() {
             for (name, entry) in entries(named) {
-                let path = format!("{key}.{name}");
+                let path = format!("{key}.{}", shown(&name));
                 match entry.value.into_inner() {
                     DeValue::Table(table) => {
                         tables.push((name, entry.key_at, Table::new(&path, entries(table))));
@@ -436,8 +436,16 @@ impl<'a> Table<'a> {
             accepted.retain(|name| !self.refused.contains(name));
             accepted.sort_unstable();
             let message = format!("unknown key; accepted here: {}", accepted.join(", "));
-            source.problem(Some(&entry.key_at), &self.key(name), message);
+            source.problem(Some(&entry.key_at), &self.key(shown(name)), message);
         }
+    }
+}
+
+/// A name that somebody chose, for a message: a client's key that stands in its place is not repeated.
+fn shown(name: &str) -> &str {
+    match name.contains(KEY_PREFIX) {
+        true => "(a key)",
+        false => name,
     }
 }
 

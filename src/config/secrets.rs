@@ -5,11 +5,14 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::raw::{At, Source, Table};
-use super::{Environment, Found, Need, file_name, file_readers};
+use super::{Environment, Found, KEY_PREFIX, Need, file_name, file_readers};
 use crate::secret::{ExposeSecret, Secret, Zeroize, Zeroizing};
 
 /// Bytes of a file that holds a secret; more than any token has.
 const LARGEST_SECRET: usize = 64 << 10;
+
+/// Characters that a secret worth the name has.
+const SHORTEST_SECRET: usize = 16;
 
 /// The keys of one secret, and the variable that is read where no key is given.
 pub(super) struct Keys {
@@ -242,6 +245,11 @@ impl<'e> Secrets<'e> {
             return Err("the command has no use for it".to_owned());
         }
         let name = file_name::expanded(source, file, self.environment)?;
+        if file.value.starts_with(KEY_PREFIX) {
+            let message = "what is given is a key and not the name of a file: write it into a file that is readable by its owner alone, and name that here";
+            source.problem(Some(&file.at), &file.key, message);
+            return Err(message.to_owned());
+        }
         let secret = read(&name).map_err(|(message, is_elsewhere)| {
             source.unread(&file.at, &file.key, message.clone(), is_elsewhere);
             message
@@ -299,22 +307,32 @@ pub(super) fn plain(value: &Secret) -> String {
 
 /// What the file holds, or what is wrong with it, and whether others may well find something there.
 fn read(name: &str) -> Result<Secret, (String, bool)> {
+    let shown = shown(name);
     match read_some(name) {
         Ok(text) if text.len() > LARGEST_SECRET => {
             let message = format!(
-                "the file {name} holds more than {LARGEST_SECRET} bytes, which is no secret"
+                "the file {shown} holds more than {LARGEST_SECRET} bytes, which is no secret"
             );
             Err((message, false))
         }
-        Ok(text) if text.trim().is_empty() => Err((format!("the file {name} is empty"), false)),
+        Ok(text) if text.trim().is_empty() => Err((format!("the file {shown} is empty"), false)),
         Ok(text) => Ok(Secret::from(text.trim())),
         Err(error) => {
             let is_elsewhere = error.kind() == ErrorKind::PermissionDenied;
             Err((
-                format!("cannot read the file {name}: {error}"),
+                format!("cannot read the file {shown}: {error}"),
                 is_elsewhere,
             ))
         }
+    }
+}
+
+/// The name of a file for a message, but for one that is no path and could be the secret itself: where it stands is told
+/// beside it.
+fn shown(name: &str) -> &str {
+    match name.len() < SHORTEST_SECRET || name.contains(['/', '.']) {
+        true => name,
+        false => "with this name",
     }
 }
 

@@ -498,6 +498,9 @@ fn s04_key_new_makes_a_key_and_says_what_is_to_be_done_with_it() {
     let about = errors(&output);
     assert!(!about.contains(secret), "{about}");
     assert!(about.contains("Authorization: Bearer KEY"), "{about}");
+    // No reader of a file or a pipe sees it follow.
+    let end = "\nthe KEY went to standard output, and is stored nowhere else\n";
+    assert!(about.ends_with(end), "{about}");
     // What it prints is what belongs into the file, to the letter.
     let lines = about.lines().skip_while(|line| !line.starts_with('['));
     let lines: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
@@ -514,7 +517,16 @@ fn s04_key_new_makes_a_key_and_says_what_is_to_be_done_with_it() {
     is_refused(&serving.get("/users"), "no key");
     let answer = serving.connect().ask("GET /users", &[&bearer(key)], b"");
     assert_eq!(answer.status, 200);
-    for bad in ["", "a b", "a.b", "é", "\"a\"", "a:b", &"a".repeat(65)] {
+    for bad in [
+        "",
+        "a b",
+        "a.b",
+        "é",
+        "\"a\"",
+        "a:b",
+        &"a".repeat(65),
+        "lpk_marked",
+    ] {
         let output = world
             .command(&["key", "new", bad])
             .output()
@@ -524,6 +536,7 @@ fn s04_key_new_makes_a_key_and_says_what_is_to_be_done_with_it() {
             errors(&output).contains("expected a name") && printed(&output).is_empty(),
             "{bad}"
         );
+        assert!(!errors(&output).contains("marked"), "it may be a key");
     }
 }
 
@@ -549,6 +562,8 @@ fn s04_curl_sends_the_login_of_a_proxy() {
     assert_eq!(status(&["-x", &proxy(CI)]), "200");
     assert_eq!(status(&["-x", &proxy("wrong")]), "401");
     assert_eq!(status(&["--oauth2-bearer", CI]), "200");
+    // As a base URL with the key in it would be sent.
+    assert_eq!(status(&["-u", &format!("ci:{CI}")]), "401");
     assert_eq!(status(&[]), "401");
 }
 

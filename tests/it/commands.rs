@@ -27,6 +27,34 @@ fn import(world: &World, arguments: &[&str], input: &str) -> Output {
 }
 
 #[test]
+fn a_command_that_reads_no_configuration_neither_shows_nor_takes_the_option() {
+    let world = World::new();
+    world.configure();
+    let run = |arguments: &[&str]| world.command(arguments).output().expect("it runs");
+    assert!(
+        printed(&run(&["check", "--help"])).contains("--config"),
+        "the control"
+    );
+    for command in [&["sandbox"][..], &["key"], &["key", "new"]] {
+        let help = run(&[command, &["--help"]].concat());
+        assert!(help.status.success());
+        assert!(!printed(&help).contains("--config"), "{}", printed(&help));
+    }
+    for arguments in [
+        &["sandbox", "--config", "proxy.toml"][..],
+        &["-c", "proxy.toml", "sandbox"],
+        &["key", "new", "ci", "-c", "proxy.toml"],
+        &["key", "-c", "proxy.toml", "new", "ci"],
+        &["-c", "proxy.toml", "key", "new", "ci"],
+    ] {
+        let refused = run(arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        let told = "reads no configuration; leave out --config";
+        assert!(errors(&refused).contains(told), "{}", errors(&refused));
+    }
+}
+
+#[test]
 fn help_and_usage() {
     let world = World::new();
     let help = world.command(&["--help"]).output().expect("it runs");

@@ -61,12 +61,16 @@ fn s06_secrets_come_from_files_as_containers_and_systemd_give_them() {
         assert!(said.contains(place), "{place}: {said}");
     }
     // Nothing else is replaced.
-    let literal = token("$HOME", Some(&secrets));
-    assert!(
-        errors(&literal).contains("cannot read the file $HOME/client-id"),
-        "{}",
-        errors(&literal)
-    );
+    for (directory, said) in [
+        ("$HOME", "and no other variable; name the file in full"),
+        ("${CREDENTIALS_DIRECTORY}", "without braces"),
+        ("~", "~ is not replaced"),
+    ] {
+        let other = token(directory, Some(&secrets));
+        assert_eq!(other.status.code(), Some(78));
+        let errors = errors(&other);
+        assert_eq!(errors.matches(said).count(), 2, "{directory}: {errors}");
+    }
 }
 
 #[test]
