@@ -38,7 +38,7 @@ pub(super) fn check_kind<'a>(
     secrets: &mut Secrets<'_>,
 ) -> Kind {
     let is_key = match table.string(source, "kind") {
-        None => is_implied(table, secrets),
+        None => is_implied(source, table, secrets),
         Some(kind) => match kind.value.as_str() {
             "oauth" => false,
             "api_key" => true,
@@ -61,12 +61,21 @@ pub(super) fn check_kind<'a>(
 }
 
 /// The variable alone is enough where nothing is said of a grant: `LUCID_API_KEY=… lucid-proxy serve`.
-fn is_implied(table: &Table<'_>, secrets: &Secrets<'_>) -> bool {
-    let is_set = |keys| secrets.usual_is_set(keys);
-    !table.has_any(&OF_A_GRANT)
+///
+/// A key in the file needs the word: what follows from it, that there is no login, should not depend on a variable. But it
+/// is that which is missing then, and nothing of a grant.
+fn is_implied(source: &mut Source<'_>, table: &Table<'_>, secrets: &Secrets<'_>) -> bool {
+    let is_of_a_grant = table.has_any(&OF_A_GRANT);
+    if let Some((name, at)) = table.first(&OF_A_KEY).filter(|_| !is_of_a_grant) {
+        let message = "needs kind = \"api_key\" beside it";
+        source.problem(Some(at), &table.key(name), message);
+        return true;
+    }
+    let is_empty = secrets.usual_is_no_value(&API_KEY) && secrets.need() != Need::Store;
+    !is_of_a_grant
         && !table.has_any(&OF_A_KEY)
-        && is_set(&API_KEY)
-        && !is_set(&CLIENT_ID)
+        && (secrets.usual_is_set(&API_KEY) || is_empty)
+        && !secrets.usual_is_set(&CLIENT_ID)
 }
 
 fn check_key<'a>(

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use super::Need;
 use super::raw::{At, Found, Source, Table};
 use super::rules::Rules;
-use super::secrets::{CLIENT_KEY, Given, Secrets, unset};
+use super::secrets::{CLIENT_KEY, Given, Secrets};
 use crate::secret::{ExposeSecret, Secret, is_one_word};
 
 /// Characters that a key has at least. Those that `key new` makes have 47; this keeps words out that can be guessed.
@@ -108,7 +108,7 @@ pub(super) fn check<'a>(
         }
         let written = Written::take(source, table, secrets);
         let rules = written.rules.clone();
-        let Ok(key) = written.key(source, &name, &at, secrets.need()) else {
+        let Ok(key) = written.key(source, &name, &at, secrets) else {
             continue;
         };
         if let Some(key) = &key {
@@ -142,17 +142,18 @@ struct Written {
     given: Given,
     hash: Option<Found<String>>,
     rules: Rules,
+    /// Whether there is a key that nobody knows, which may be meant for one of these.
+    has_unknown: bool,
 }
 
 impl Written {
     fn take<'a>(source: &mut Source<'a>, mut table: Table<'a>, secrets: &mut Secrets<'_>) -> Self {
-        let written = Self {
+        Self {
             given: secrets.given(source, &mut table, &CLIENT_KEY),
             hash: table.string(source, "key_sha256"),
             rules: Rules::check(source, &mut table),
-        };
-        table.finish(source);
-        written
+            has_unknown: table.finish(source),
+        }
     }
 
     /// The hash of the key, from whichever key of the table gives it; `None` where it is not known and need not be.
@@ -165,9 +166,10 @@ impl Written {
         source: &mut Source<'_>,
         name: &str,
         at: &At,
-        need: Need,
+        secrets: &Secrets<'_>,
     ) -> Result<Option<Found<KeyHash>>, ()> {
         let known = match (self.given, self.hash) {
+            (Given::Nothing, None) if self.has_unknown => None,
             (Given::Nothing, None) => {
                 let message = format!(
                     "missing: give key_sha256, key_file or key_env; lucid-proxy key new {name} makes a key and prints its key_sha256"
@@ -183,9 +185,13 @@ impl Written {
             }
             (Given::Wrong, None) => None,
             (Given::Unread(_), None) => return Ok(None),
-            (Given::Unset(_), None) if need == Need::Store => return Ok(None),
+            (Given::Unset(_), None) if secrets.need() == Need::Store => return Ok(None),
             (Given::Unset(variable), None) => {
-                source.problem(Some(&variable.at), &variable.key, unset(&variable.value));
+                source.problem(
+                    Some(&variable.at),
+                    &variable.key,
+                    secrets.unset(&variable.value),
+                );
                 None
             }
             (Given::Value(key), None) => hash_of(source, key),
@@ -411,7 +417,7 @@ mod tests {
             ),
             (
                 "[clients.a]\nkye = 1",
-                "line 2, column 1: clients.a.kye: unknown key; accepted here: allow, deny, key,",
+                "incomplete:\n  line 2, column 1: clients.a.kye: unknown key; did you mean key? accepted here: allow, deny, key,",
             ),
             (
                 &both,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::raw::{Source, Table};
+use super::raw::{Found, Source, Table};
 
 const KIB: u64 = 1 << 10;
 
@@ -53,23 +53,29 @@ impl Default for Limits {
     }
 }
 
-pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Limits {
+/// Takes `[limits]` out of the file, whose listeners speak HTTP/2 too where `has_tls`.
+pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>, has_tls: bool) -> Limits {
     const MILLION: Range<usize> = 1..1_000_001;
     let mut table = root.table(source, "limits");
     let usual = Limits::default();
-    let mut count = |name, range, usual| {
-        table
-            .count(source, name, range)
-            .map_or(usual, |found| found.value)
-    };
-    let connections = count("connections", MILLION, usual.connections);
-    let connections_per_address = count(
-        "connections_per_address",
-        MILLION,
-        usual.connections_per_address,
-    );
-    let requests = count("requests", MILLION, usual.requests);
-    let fields = count("headers", 10..1001, usual.head.fields);
+    let mut count = |name, range| table.count(source, name, range);
+    let connections = count("connections", MILLION);
+    let per_address = count("connections_per_address", MILLION);
+    let requests = count("requests", MILLION);
+    let fields = count("headers", 10..1001);
+    let value =
+        |found: &Option<Found<usize>>, usual| found.as_ref().map_or(usual, |found| found.value);
+    let most = value(&connections, usual.connections);
+    warn_of_unreachable(source, per_address.as_ref(), most, "no address can have");
+    if !has_tls {
+        // In HTTP/1.1 one follows the other.
+        warn_of_unreachable(
+            source,
+            requests.as_ref(),
+            most,
+            "without HTTP/2 there can be no",
+        );
+    }
     let head = HeadLimits {
         bytes: size(
             source,
@@ -78,7 +84,7 @@ pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Limits
             MOST_HEAD,
             usual.head.bytes,
         ),
-        fields,
+        fields: value(&fields, usual.head.fields),
         target: size(
             source,
             &mut table,
@@ -89,10 +95,26 @@ pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>) -> Limits
     };
     table.finish(source);
     Limits {
-        connections,
-        connections_per_address,
-        requests,
+        connections: most,
+        connections_per_address: value(&per_address, usual.connections_per_address),
+        requests: value(&requests, usual.requests),
         head,
+    }
+}
+
+/// A limit that was set and never is what refuses something.
+fn warn_of_unreachable(
+    source: &mut Source<'_>,
+    set: Option<&Found<usize>>,
+    connections: usize,
+    why: &str,
+) {
+    if let Some(found) = set.filter(|found| found.value > connections) {
+        let message = format!(
+            "{} is never reached: {why} more than the {connections} of limits.connections",
+            found.value
+        );
+        source.warn(&found.at, &found.key, message);
     }
 }
 

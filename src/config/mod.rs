@@ -13,6 +13,7 @@ mod guard;
 mod http_proxy;
 mod limits;
 mod listen;
+mod misspelt;
 mod names;
 mod network;
 mod no_proxy;
@@ -256,6 +257,9 @@ pub enum Need {
 pub trait Environment {
     /// The value of a variable; `None` where it is unset, empty or not UTF-8.
     fn var(&self, name: &str) -> Option<String>;
+
+    /// Whether a variable is set, if only to what is no value.
+    fn is_set(&self, name: &str) -> bool;
 }
 
 /// The process's environment.
@@ -266,11 +270,19 @@ impl Environment for ProcessEnvironment {
     fn var(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().filter(|value| !value.is_empty())
     }
+
+    fn is_set(&self, name: &str) -> bool {
+        std::env::var_os(name).is_some()
+    }
 }
 
 impl Environment for BTreeMap<String, String> {
     fn var(&self, name: &str) -> Option<String> {
         self.get(name).filter(|value| !value.is_empty()).cloned()
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.contains_key(name)
     }
 }
 

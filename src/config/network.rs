@@ -142,7 +142,7 @@ impl Setting {
                 return Self::Use(Err(Unusable { key, message }), NoProxy::default());
             }
             Given::Unset(env) => {
-                let message = secrets::unset(&env.value);
+                let message = secrets.unset(&env.value);
                 if required {
                     source.problem(Some(&env.at), &env.key, message.clone());
                 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{KEY_PREFIX, Need};
+use super::{KEY_PREFIX, Need, misspelt};
 
 /// One thing wrong with the configuration: where, and what would be accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,17 @@ impl<'a> Source<'a> {
     pub(super) fn warn(&mut self, at: &At, key: &str, message: String) {
         let told = self.told(Some(at), key, message);
         self.warnings.push(told);
+    }
+
+    /// What is said of a key that nobody has asked for, where these are `accepted`.
+    fn unknown(&self, name: &str, accepted: &[&str]) -> String {
+        // Of those at the top none has a dot, and they are asked for first.
+        if self.known.iter().any(|known| known == name) {
+            return "this is a top-level key: put it above the first [table]".to_owned();
+        }
+        let meant = misspelt::meant(name, accepted);
+        let meant = meant.map_or_else(String::new, |meant| format!(" did you mean {meant}?"));
+        format!("unknown key;{meant} accepted here: {}", accepted.join(", "))
     }
 
     fn told(&self, at: Option<&At>, key: &str, message: String) -> Problem {
@@ -374,6 +385,12 @@ impl<'a> Table<'a> {
         Table::new(&path, below)
     }
 
+    /// The first of these keys that the file has here, and its place.
+    pub(super) fn first<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &At)> {
+        let place = |name: &&'n str| Some((*name, &self.entries.get(*name)?.key_at));
+        names.iter().find_map(place)
+    }
+
     /// Whether the file has one of these keys here.
     pub(super) fn has_any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.entries.contains_key(*name))
@@ -429,15 +446,16 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// Reports every key that nobody asked for.
-    pub(super) fn finish(self, source: &mut Source<'a>) {
+    /// Reports every key that nobody asked for; whether there were any.
+    pub(super) fn finish(self, source: &mut Source<'a>) -> bool {
         for (name, entry) in &self.entries {
             let mut accepted = self.asked.clone();
             accepted.retain(|name| !self.refused.contains(name));
             accepted.sort_unstable();
-            let message = format!("unknown key; accepted here: {}", accepted.join(", "));
+            let message = source.unknown(name, &accepted);
             source.problem(Some(&entry.key_at), &self.key(shown(name)), message);
         }
+        !self.entries.is_empty()
     }
 }
 

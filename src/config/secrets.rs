@@ -124,6 +124,14 @@ impl<'e> Secrets<'e> {
         self.variables
     }
 
+    /// Whether the variable that is read where no key is given is set to what is no value.
+    pub(super) fn usual_is_no_value(&self, keys: &Keys) -> bool {
+        let usual = keys.usual_variable;
+        usual.is_some_and(|usual| {
+            self.environment.is_set(usual) && self.environment.var(usual).is_none()
+        })
+    }
+
     /// Whether the variable that is read where no key is given has a value.
     pub(super) fn usual_is_set(&self, keys: &Keys) -> bool {
         let usual = keys.usual_variable;
@@ -167,21 +175,43 @@ impl<'e> Secrets<'e> {
             Given::Wrong | Given::Unread(_) => None,
             Given::Unset(env) => {
                 if required {
-                    source.problem(Some(&env.at), &env.key, unset(&env.value));
+                    source.problem(Some(&env.at), &env.key, self.unset(&env.value));
                 }
                 None
             }
             Given::Nothing => {
                 let value = usual.and_then(|usual| self.environment.var(usual));
                 if value.is_none() && required {
-                    let set = usual.map_or_else(String::new, |usual| {
-                        format!("set the variable {usual}, or ")
-                    });
-                    let message = format!("missing: {set}give {} or {}", keys.env, keys.file);
+                    let message = self.missing(keys);
                     source.problem(None, &table.key(keys.inline), message);
                 }
                 value.map(|value| (Secret::from(value), None))
             }
+        }
+    }
+
+    /// What is said of a value that nothing gives.
+    fn missing(&self, keys: &Keys) -> String {
+        let set = match keys.usual_variable {
+            Some(usual) if self.environment.is_set(usual) => {
+                format!("{}; correct it, or ", self.unset(usual))
+            }
+            Some(usual) => format!("missing: set the variable {usual}, or "),
+            None => "missing: ".to_owned(),
+        };
+        format!("{set}give {} or {}", keys.env, keys.file)
+    }
+
+    /// What is said of a variable that has no value. What cannot be its name, or is an unusual one, is not repeated: it
+    /// may be the secret itself.
+    pub(super) fn unset(&self, variable: &str) -> String {
+        let is_usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        let is_set = self.environment.is_set(variable);
+        match variable.chars().all(is_usual) {
+            true if is_set => format!("the variable {variable} is set, but empty or no UTF-8 text"),
+            true => format!("the variable {variable} is not set"),
+            false => "the name of a variable is accepted, and the one with this name is not set"
+                .to_owned(),
         }
     }
 
@@ -286,17 +316,6 @@ impl<'e> Secrets<'e> {
             return None;
         }
         Some(Secret::from(found.value.as_str()))
-    }
-}
-
-/// What is said of a variable that is not there. What cannot be its name, or is an unusual one, is not repeated: it may be
-/// the secret itself.
-pub(super) fn unset(variable: &str) -> String {
-    let is_usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    if variable.chars().all(is_usual) {
-        format!("the variable {variable} is not set")
-    } else {
-        "the name of a variable is accepted, and the one with this name is not set".to_owned()
     }
 }
 

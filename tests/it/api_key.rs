@@ -190,7 +190,7 @@ fn what_belongs_to_the_other_kind_is_told_with_its_place() {
     let other = check("api_key_env = \"MY_KEY\"", "MY_KEY", KEY);
     assert!(
         other.contains(
-            "line 4, column 1: credentials.default.api_key_env: this is for kind = \"api_key\""
+            "line 4, column 1: credentials.default.api_key_env: needs kind = \"api_key\" beside it"
         ),
         "{other}"
     );

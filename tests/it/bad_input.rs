@@ -24,7 +24,7 @@ fn all_problems_of_a_configuration_are_told_with_their_places() {
     let errors = refusal(&world, 78);
     for expected in [
         "proxy.toml is not accepted",
-        "line 1, column 1: lisen: unknown key; accepted here: ",
+        "line 1, column 1: lisen: unknown key; did you mean listen? accepted here: ",
         "listen",
         "workers: expected a whole number from 1 to 1024",
         "credentials.default.client_secret: expected a string in quotes",

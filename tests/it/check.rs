@@ -1,6 +1,8 @@
 //! What `check` says of a configuration, and which commands do without what only the service may read.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
@@ -205,5 +207,108 @@ fn what_check_advises_is_for_the_configuration_that_it_was_asked_about() {
     assert!(
         named.contains(r"lucid-proxy login --config 'it'\''s.toml'"),
         "{named}"
+    );
+}
+
+/// What `check` says of `proxy.toml` with this text, in an environment with these variables and no others of ours.
+fn refused(text: &str, variables: &[(&str, &[u8])]) -> String {
+    let world = World::new();
+    fs::write(world.directory.path().join("proxy.toml"), text).expect("written");
+    let mut command = world.command(&["check"]);
+    command.env_remove("LUCID_CLIENT_ID");
+    command.env_remove("LUCID_CLIENT_SECRET");
+    for (name, value) in variables {
+        command.env(name, OsStr::from_bytes(value));
+    }
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(78), "{}", printed(&output));
+    errors(&output)
+}
+
+#[test]
+fn a_variable_that_is_set_to_no_value_is_told_so_and_leads_to_no_other_kind() {
+    for value in [&b""[..], b"marked-\xff"] {
+        let told = refused("", &[("LUCID_API_KEY", value)]);
+        let expected = "  credentials.default.api_key: the variable LUCID_API_KEY is set, but empty or no UTF-8 text";
+        assert!(told.contains(expected), "{told}");
+        assert!(
+            !told.contains("client") && !told.contains("marked"),
+            "{told}"
+        );
+        let text = "[credentials.default]\nclient_id = \"a\"\nclient_secret_env = \"SECRET\"\n";
+        let told = refused(text, &[("SECRET", value)]);
+        let expected = "client_secret_env: the variable SECRET is set, but empty or";
+        assert!(told.contains(expected), "{told}");
+        let told = refused(
+            "",
+            &[("LUCID_CLIENT_ID", value), ("LUCID_CLIENT_SECRET", b"a")],
+        );
+        let expected = "client_id: the variable LUCID_CLIENT_ID is set, but empty or no UTF-8 text; correct it, or give client_id_env or client_id_file";
+        assert!(told.contains(expected), "{told}");
+    }
+    let told = refused("", &[]);
+    assert!(
+        told.contains("client_id: missing: set the variable LUCID_CLIENT_ID"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_api_key_without_its_kind_is_told_to_lack_that_and_nothing_of_a_login() {
+    let text = "[credentials.default]\napi_key_env = \"KEY\"\n";
+    let told = refused(text, &[("KEY", b"marked")]);
+    let expected =
+        "line 2, column 1: credentials.default.api_key_env: needs kind = \"api_key\" beside it\n";
+    assert!(told.ends_with(expected), "{told}");
+    assert_eq!(told.lines().count(), 2, "{told}");
+    // Beside what belongs to a login, either may be meant.
+    let told = refused(&format!("{text}client_id = \"a\""), &[("KEY", b"marked")]);
+    assert!(
+        told.contains("api_key_env: this is for kind = \"api_key\""),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_unknown_key_is_told_what_it_may_be_meant_for() {
+    let client = [
+        ("LUCID_CLIENT_ID", &b"a"[..]),
+        ("LUCID_CLIENT_SECRET", b"b"),
+    ];
+    let told = refused("[clients.ci]\nkey_sha265 = \"00\"", &client);
+    let expected = "line 2, column 1: clients.ci.key_sha265: unknown key; did you mean key_sha256? accepted here: ";
+    assert!(told.contains(expected), "{told}");
+    assert_eq!(told.lines().count(), 2, "{told}");
+    let told = refused(
+        "[credentials.default]\nlisten = [\"127.0.0.1:8118\"]",
+        &client,
+    );
+    let expected = "line 2, column 1: credentials.default.listen: this is a top-level key: put it above the first [table]\n";
+    assert!(told.ends_with(expected), "{told}");
+}
+
+#[test]
+fn a_limit_that_is_never_reached_is_told() {
+    let mut world = World::logged_in();
+    let check = |world: &World| succeeded(&world.run(&["check"]));
+    world.tables =
+        "[limits]\nconnections = 10\nconnections_per_address = 11\nrequests = 12\n".to_owned();
+    let told = check(&world);
+    for expected in [
+        "limits.connections_per_address: 11 is never reached: no address can have more than the 10 of limits.connections\n",
+        "limits.requests: 12 is never reached: without HTTP/2 there can be no more than the 10 of limits.connections\n",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    // Those that nobody has set follow.
+    world.tables = "[limits]\nconnections = 10\n".to_owned();
+    assert!(!check(&world).contains("never"));
+    world.tables =
+        "[limits]\nconnections = 10\nconnections_per_address = 10\nrequests = 12\n".to_owned();
+    crate::world::tls::Identity::new().write(world.directory.path());
+    world.top = "listen = [{ address = \"127.0.0.1:0\", certificate_file = \"tls.crt\", key_file = \"tls.key\" }]".to_owned();
+    assert!(
+        !check(&world).contains("never"),
+        "a connection of HTTP/2 has many"
     );
 }
