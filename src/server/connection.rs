@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use super::limits::{Limits, Place};
 use super::listener::Accepted;
 use super::socket::{Socket, Wire};
-use super::stream::{Io, Stream};
+use super::stream::{Io, Peer, Stream};
 use super::written_out::WrittenOut;
 use super::{http2, tls};
 use crate::proxy::Proxy;
@@ -146,6 +146,7 @@ async fn serve_tls(
 async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
     let stream = stream.follow(entrance.limits.head);
     let wire = stream.wire();
+    let peer = stream.peer();
     let tunnel = Cell::new(None);
     let number = Cell::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -173,13 +174,15 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
         http1.max_headers(entrance.limits.head.fields);
     }
     let connection = http1
-        // A client that has sent all it has to say may say so and still wants its answer. One that has left looks the
-        // same: its request goes on until the answer has nowhere to go.
+        // A client that has sent all it has to say may say so and still wants its answer. One that has left in order looks
+        // the same: its request goes on until the answer has nowhere to go. As nothing is read meanwhile, a reset is
+        // looked for by the watch.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = WrittenOut::new(connection, wire.clone());
     let ended = Watch::new(entrance, activity, &wire)
         .reading_first()
+        .for_a_reset(peer)
         .over(Pin::new(&mut connection), |connection| {
             connection.get_pin_mut().graceful_shutdown();
         })
@@ -249,9 +252,21 @@ pub(super) struct Watch<'a> {
     entrance: &'a Entrance,
     activity: &'a Activity,
     wire: &'a Wire,
+    peer: Option<Peer>,
     reads_first: bool,
     farewell: Duration,
     rest: Duration,
+}
+
+/// What ends a connection from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The client has done nothing for too long.
+    Idle,
+    /// All connections are to end.
+    Stop,
+    /// The client has reset it.
+    Reset,
 }
 
 impl<'a> Watch<'a> {
@@ -260,6 +275,7 @@ impl<'a> Watch<'a> {
             entrance,
             activity,
             wire,
+            peer: None,
             reads_first: false,
             farewell: Duration::MAX,
             rest: REQUEST_UNDER_WAY,
@@ -274,6 +290,12 @@ impl<'a> Watch<'a> {
             reads_first,
             ..self
         }
+    }
+
+    /// The connection is given up as soon as the client resets it, whatever is under way.
+    pub(super) fn for_a_reset(self, peer: Peer) -> Self {
+        let peer = Some(peer);
+        Self { peer, ..self }
     }
 
     /// How long a connection with nothing under way may take to end when all are to end.
@@ -293,23 +315,20 @@ impl<'a> Watch<'a> {
         end: impl FnOnce(Pin<&mut C>),
     ) -> Option<C::Output> {
         // Of these, nothing is to be done each time that bytes come and go, only when it is their turn.
-        let mut due = FuturesUnordered::from_iter([async {
-            tokio::select! {
-                biased;
-                () = self.idle() => true,
-                () = self.entrance.stop.cancelled() => false,
-            }
-        }]);
+        let mut due = FuturesUnordered::from_iter([self.due(Due::Idle), self.due(Due::Reset)]);
         let idle = tokio::select! {
             biased;
             ended = connection.as_mut() => return Some(ended),
-            idle = due.select_next_some() => idle,
+            due = due.select_next_some() => match due {
+                Due::Reset => return None,
+                due => due == Due::Idle,
+            }
         };
-        drop(due);
         if self.reads_first {
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => return Some(ended),
+                _ = due.select_next_some() => return None,
                 () = self.activity.all_read() => {}
             }
         }
@@ -323,8 +342,23 @@ impl<'a> Watch<'a> {
         };
         tokio::select! {
             ended = connection => Some(ended),
+            _ = due.select_next_some() => None,
             () = self.forsaken(bound) => None,
         }
+    }
+
+    /// Completes when one of these is so: this, or, beside the first, that all connections are to end.
+    async fn due(&self, what: Due) -> Due {
+        match (what, &self.peer) {
+            (Due::Reset, Some(peer)) => peer.reset().await,
+            (Due::Reset, None) => std::future::pending().await,
+            _ => tokio::select! {
+                biased;
+                () = self.idle() => {}
+                () = self.entrance.stop.cancelled() => return Due::Stop,
+            },
+        }
+        what
     }
 
     /// Completes when the client has done nothing for too long.

@@ -18,6 +18,7 @@ mod activation;
 mod bind;
 mod connection;
 mod framing;
+mod handle;
 mod http2;
 mod limits;
 mod listener;

@@ -2,19 +2,19 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{SendFlags, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::framing::Refused;
+use super::handle::Handle;
 use super::patience::Patience;
 use crate::proxy::ambiguity::Unservable;
 
@@ -103,16 +103,17 @@ impl Wire {
 /// Nothing is done for that as long as the system takes what is written at once.
 #[derive(Debug)]
 pub(super) struct Socket<T> {
-    io: T,
+    /// Shared with whoever wants to know of a reset.
+    io: Rc<T>,
     wire: Rc<Wire>,
     /// How long a write may wait.
     patience: Patience,
 }
 
-impl<T: AsFd> Socket<T> {
+impl<T: Handle> Socket<T> {
     pub(super) fn new(io: T, wire: &Rc<Wire>, bound: Duration) -> Self {
         Self {
-            io,
+            io: Rc::new(io),
             wire: wire.clone(),
             patience: Patience::new(bound),
         }
@@ -120,6 +121,11 @@ impl<T: AsFd> Socket<T> {
 
     pub(super) fn get_ref(&self) -> &T {
         &self.io
+    }
+
+    /// The same socket, which stays open until both are dropped.
+    pub(super) fn handle(&self) -> Rc<T> {
+        self.io.clone()
     }
 
     /// Something was written, or cannot be.
@@ -159,24 +165,24 @@ impl<T: AsFd> Socket<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
+impl<T: Handle> AsyncRead for Socket<T> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        self.io.poll_receive(cx, buf)
     }
 }
 
-impl<T: AsyncWrite + AsFd + Unpin> AsyncWrite for Socket<T> {
+impl<T: Handle> AsyncWrite for Socket<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let socket = self.get_mut();
-        match Pin::new(&mut socket.io).poll_write(cx, buf) {
+        match socket.io.poll_send(cx, |io| io.try_write(buf)) {
             Poll::Ready(written) => socket.written(written),
             Poll::Pending => socket.waits(cx, buf),
         }
@@ -188,7 +194,7 @@ impl<T: AsyncWrite + AsFd + Unpin> AsyncWrite for Socket<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let socket = self.get_mut();
-        match Pin::new(&mut socket.io).poll_write_vectored(cx, bufs) {
+        match socket.io.poll_send(cx, |io| io.try_write_vectored(bufs)) {
             Poll::Ready(written) => socket.written(written),
             Poll::Pending => {
                 let first = bufs.iter().find(|buf| !buf.is_empty());
@@ -198,14 +204,19 @@ impl<T: AsyncWrite + AsFd + Unpin> AsyncWrite for Socket<T> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The system has what was written.
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(match rustix::net::shutdown(&self.io, Shutdown::Write) {
+            // The client has ended it.
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        })
     }
 }

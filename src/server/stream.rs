@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::framing::Framing;
+use super::handle::Handle;
 use super::socket::{Socket, Wire};
 use crate::config::HeadLimits;
 
@@ -30,6 +31,23 @@ pub(super) enum Io {
     Tcp(Socket<TcpStream>),
     Unix(Socket<UnixStream>),
     Tls(Box<TlsStream<Socket<TcpStream>>>),
+}
+
+/// A client's socket, for whoever does not read or write.
+#[derive(Debug)]
+pub(super) enum Peer {
+    Tcp(Rc<TcpStream>),
+    Unix(Rc<UnixStream>),
+}
+
+impl Peer {
+    /// Completes when the client has reset the connection, or has been lost.
+    pub(super) async fn reset(&self) {
+        match self {
+            Self::Tcp(tcp) => tcp.reset().await,
+            Self::Unix(unix) => unix.reset().await,
+        }
+    }
 }
 
 impl Stream {
@@ -81,6 +99,15 @@ impl Stream {
         buf.put_slice(now);
         *ending = later;
         true
+    }
+
+    /// The socket, which stays open as long as this is there.
+    pub(super) fn peer(&self) -> Peer {
+        match &self.io {
+            Io::Tcp(tcp) => Peer::Tcp(tcp.handle()),
+            Io::Unix(unix) => Peer::Unix(unix.handle()),
+            Io::Tls(tls) => Peer::Tcp(tls.get_ref().0.handle()),
+        }
     }
 
     pub(super) fn wire(&self) -> Rc<Wire> {

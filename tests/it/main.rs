@@ -33,6 +33,7 @@ mod http2_upstream;
 mod https;
 mod hygiene;
 mod independent;
+mod leaving;
 mod limits;
 mod login;
 mod logout;
