@@ -7,16 +7,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
+use super::files;
 use crate::config;
 use crate::proxy::ambiguity::Unservable;
 use crate::proxy::body::InFlight;
 use crate::proxy::reply::Refusal;
 
-/// Descriptors for what is neither a connection of a client nor one to upstream: listening sockets, runtimes, the token
-/// file, recordings, and clients that are told that there is no room.
-const FILES: u64 = 256;
 /// Clients that are told at the same time that there is no room. The others find the connection closed.
 const MOST_TOLD: usize = 64;
 /// How often it is said that there is no room, of each kind.
@@ -88,23 +84,21 @@ impl From<Full> for Refusal {
 }
 
 impl Limits {
-    /// As configured, less where the system allows fewer descriptors, which is said.
+    /// As configured, less where the system allows fewer files, which is said.
     pub(super) fn new(limits: &config::Limits) -> Arc<Self> {
-        let (files, fit) = that_fit(raise_file_limit(), limits.requests);
-        if fit < limits.connections {
-            tracing::info!(
-                "{fit} connections are taken instead of {} (limits.connections): no more than {files} files may be open (ulimit -Hn, LimitNOFILE= of systemd)",
-                limits.connections
-            );
-        }
-        Self::with(limits, limits.connections.min(fit))
+        let room = files::room(limits);
+        Self::with(config::Limits {
+            connections: room.connections,
+            requests: room.requests,
+            ..*limits
+        })
     }
 
-    fn with(limits: &config::Limits, most: usize) -> Arc<Self> {
+    fn with(limits: config::Limits) -> Arc<Self> {
         Arc::new(Self {
             in_flight: InFlight::new(limits.requests),
             head: limits.head,
-            most,
+            most: limits.connections,
             most_per_address: limits.connections_per_address,
             open: AtomicUsize::new(0),
             by_address: Mutex::default(),
@@ -217,37 +211,6 @@ impl Said {
     }
 }
 
-/// How many files this process may open from now on: as many as it is allowed to allow itself. `None` for no limit.
-fn raise_file_limit() -> Option<u64> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return current;
-    }
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => maximum,
-        // Some systems call unlimited what they do not grant.
-        Err(_) => current,
-    }
-}
-
-/// How many connections fit where so many files may be open, with one to upstream for each of as many requests; half at
-/// the least.
-fn that_fit(files: Option<u64>, requests: usize) -> (u64, usize) {
-    let Some(files) = files else {
-        return (u64::MAX, usize::MAX);
-    };
-    let requests = u64::try_from(requests).unwrap_or(u64::MAX);
-    let reserve = FILES.min(files / 4) + requests.min(files / 4);
-    (
-        files,
-        usize::try_from(files - reserve).unwrap_or(usize::MAX),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,13 +221,12 @@ mod tests {
             fields: 1,
             target: 1,
         };
-        let limits = config::Limits {
+        Limits::with(config::Limits {
             connections,
             connections_per_address,
             requests: 1,
             head,
-        };
-        Limits::with(&limits, connections)
+        })
     }
 
     fn peer(address: &str) -> Option<IpAddr> {
@@ -320,16 +282,6 @@ mod tests {
         let places = of_this_machine.map(|who| limits.admit(who).expect("a place"));
         assert_eq!(limits.admit(peer("127.0.0.1")).err(), Some(Full::All(4)));
         drop(places);
-    }
-
-    #[test]
-    fn s07_of_few_files_half_are_for_connections_and_of_many_all_but_a_reserve() {
-        assert_eq!(that_fit(Some(64), 4096), (64, 32));
-        assert_eq!(that_fit(Some(1024), 4096), (1024, 512));
-        assert_eq!(that_fit(Some(20_000), 4096), (20_000, 20_000 - 4096 - 256));
-        assert_eq!(that_fit(Some(20_000), 10), (20_000, 20_000 - 10 - 256));
-        assert_eq!(that_fit(Some(0), 10), (0, 0));
-        assert_eq!(that_fit(None, 4096).1, usize::MAX);
     }
 
     #[test]

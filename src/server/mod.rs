@@ -9,7 +9,8 @@
 //! whatever they speak; what a request is and what becomes of it is the [proxy](crate::proxy)'s. That a request of HTTP/1 is
 //! framed in one way only is seen in the bytes (`framing`), before the library that reads it has settled for one.
 //!
-//! How many connections and requests there may be is counted over all workers (`limits`).
+//! How many connections and requests there may be is counted over all workers (`limits`), and is no more than there are
+//! files for (`files`).
 //!
 //! [`Server::bind`] takes the addresses, [`Server::start`] begins to serve, [`Running::shutdown`] ends it: workers finish
 //! what is under way, then the refresher finishes its rotation.
@@ -17,6 +18,7 @@
 mod activation;
 mod bind;
 mod connection;
+mod files;
 mod framing;
 mod handle;
 mod http2;

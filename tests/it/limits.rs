@@ -386,11 +386,57 @@ fn s07_as_many_files_may_be_open_as_the_system_allows() {
 fn s07_more_connections_than_files_may_be_open_are_not_promised() {
     let world = limited("connections = 2000");
     let serving = serve_with_files(&world, "-n 1024");
-    serving
-        .wait_for_log("connections are taken instead of 2000 (limits.connections): no more than");
+    serving.wait_for_log(
+        "192 of 2000 connections (limits.connections) and 192 of 4096 requests (limits.requests) are taken: no more than 1024 files may be open",
+    );
     assert_eq!(serving.get("/users").status, 200);
     serving.signal(Signal::TERM);
+    // Positive control: of what fits nothing is said.
+    let world = limited("connections = 100\nrequests = 100");
+    let serving = serve_with_files(&world, "-n 1024");
+    assert_eq!(serving.get("/users").status, 200);
+    let log = serving.stop();
+    assert!(!log.contains("files may be open"), "{log}");
 }
+
+#[test]
+fn s07_where_few_files_may_be_open_what_does_not_fit_is_overloaded_and_not_unreachable() {
+    let (upstream, mut world) = World::before_raw_upstream();
+    world.top = "workers = 1".to_owned();
+    let serving = serve_with_files(&world, "-n 160");
+    let mut clients = Vec::new();
+    let mut connections = Vec::new();
+    // As many as are promised of those that are recorded on a disk, each with a connection of its own to upstream.
+    let content = vec![b'x'; 2 << 20];
+    loop {
+        let mut client = serving.connect();
+        let mut sending = client.second_handle();
+        // What is refused is not always read to its end.
+        let head = format!(
+            "PUT /silent HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+            serving.address,
+            content.len()
+        );
+        if clients.len() == FIT {
+            assert_overloaded(&client.response(), "limits.connections)");
+            break;
+        }
+        sending.write_all(head.as_bytes()).expect("sent");
+        sending.write_all(&content).expect("sent");
+        let mut connection = upstream.accept();
+        connection.request();
+        connections.push(connection);
+        clients.push(client);
+    }
+    assert_eq!(connections.len(), FIT);
+    for (client, connection) in clients.iter_mut().zip(&mut connections) {
+        connection.send(OK);
+        assert_eq!(client.response().text(), "ok");
+    }
+}
+
+/// Connections, and requests, that fit beside the reserve where 160 files may be open.
+const FIT: usize = 20;
 
 #[test]
 fn what_is_no_http_leaves_a_line_in_the_log_where_that_is_asked_for() {
