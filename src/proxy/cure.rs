@@ -52,9 +52,12 @@ impl Answer {
         response: Response<UpstreamBody>,
         bearer: Option<Arc<Bearer>>,
     ) -> Result<Self, SendError> {
-        let names = Names::of(response.headers());
+        let mut names = Names::of(response.headers());
         if !names.is_plainly_framed() {
             return Err(SendError::Framing);
+        }
+        if response.body().is_end_stream() {
+            names = names.with(Names::EMPTY);
         }
         let response = response.map(|rest| Content {
             kept: Kept::new(),

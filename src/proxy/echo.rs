@@ -1,15 +1,16 @@
 //! Step 9, beside the client's answer: does upstream repeat our token in it? (rule S6)
 //!
 //! A debugging endpoint or an error page may show what it was asked with, and whoever reads on has the token. The answer
-//! passes as it is (F9); the log tells, without the token, so that somebody can act. Looked at are the header and, of text
-//! that is not coded, the first 64 KiB: small answers whole, and of a large one nothing that costs.
+//! passes as it is (F9); the log tells, without the token, so that somebody can act. Looked at are the header, that of a
+//! 101 too, and the trailers that it announces. Of the content, where it is text or nobody says what it is, and is not
+//! coded, the first 64 KiB are: small answers whole, and of a large one nothing that costs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderName, Uri};
 
 use super::head::Names;
 use crate::token::Bearer;
@@ -28,8 +29,10 @@ static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
 pub struct Watch {
     bearer: Arc<Bearer>,
     path: Option<PathAndQuery>,
-    /// Bytes that may still be looked at.
+    /// Bytes of the content that may still be looked at.
     left: usize,
+    /// Whether trailers are announced, which are looked at however long the content is.
+    awaits_trailers: bool,
     /// The end of what has passed, less than a token long: the token may go on in the next frame.
     tail: Bytes,
 }
@@ -41,32 +44,65 @@ pub(super) fn look(
     bearer: Arc<Bearer>,
     uri: &Uri,
 ) -> Option<Box<Watch>> {
-    let shortest = bearer.length_to_find()?;
-    for (name, value) in headers {
-        if value.len() >= shortest && bearer.is_in(value.as_bytes()) {
-            tell(&format!("the header {name}"), uri.path());
-        }
-    }
-    let is_text = names.has(Names::TEXT) && !names.has(Names::CODED);
-    is_text.then(|| {
+    bearer.length_to_find()?;
+    look_at_head(headers, &bearer, uri.path());
+    let left = length_to_look_at(names);
+    let awaits_trailers = names.has(Names::TRAILER);
+    let is_to_be_watched = !names.has(Names::EMPTY) && (left > 0 || awaits_trailers);
+    is_to_be_watched.then(|| {
         Box::new(Watch {
             bearer,
             path: uri.path_and_query().cloned(),
-            left: LOOKED_AT,
+            left,
+            awaits_trailers,
             tail: Bytes::new(),
         })
     })
 }
 
+/// Looks at the header of an answer alone.
+pub(super) fn look_at_head(headers: &HeaderMap, bearer: &Bearer, path: &str) {
+    if let Some(name) = field_with(bearer, headers) {
+        tell(&format!("the header {name}"), path);
+    }
+}
+
+/// The first of these fields that has the token in its value.
+fn field_with<'a>(bearer: &Bearer, fields: &'a HeaderMap) -> Option<&'a HeaderName> {
+    let shortest = bearer.length_to_find()?;
+    let mut fields = fields.iter();
+    let found = fields.find(|(_, value)| value.len() >= shortest && bearer.is_in(value.as_bytes()));
+    found.map(|(name, _)| name)
+}
+
+/// Bytes of the content that are looked at. A browser takes what has no type for text where it looks so.
+fn length_to_look_at(names: Names) -> usize {
+    let is_text = names.has(Names::TEXT) || !names.has(Names::NO_TEXT);
+    match is_text && !names.has(Names::CODED) {
+        true => LOOKED_AT,
+        false => 0,
+    }
+}
+
 impl Watch {
     /// Looks at the next bytes, behind which more follow or not. Whether there is anything left to look at.
     pub fn look_at(&mut self, data: &Bytes, more: bool) -> bool {
-        if self.sees(data) {
-            let path = self.path.as_ref().map_or("", PathAndQuery::path);
-            tell("its content", path);
+        if self.left > 0 && self.sees(data) {
+            tell("its content", self.path());
             return false;
         }
-        more && self.left > 0
+        more && (self.left > 0 || self.awaits_trailers)
+    }
+
+    /// Looks at what comes behind the content.
+    pub fn look_at_trailers(&self, trailers: &HeaderMap) {
+        if let Some(name) = field_with(&self.bearer, trailers) {
+            tell(&format!("the trailer {name}"), self.path());
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.path.as_ref().map_or("", PathAndQuery::path)
     }
 
     /// Whether the token ends in these bytes, as far as they are to be looked at.
@@ -125,6 +161,7 @@ mod tests {
             bearer: Arc::new(bearer.expect("a header")),
             path: None,
             left: LOOKED_AT,
+            awaits_trailers: false,
             tail: Bytes::new(),
         }
     }
@@ -182,6 +219,43 @@ mod tests {
             !ended.look_at(&Bytes::from_static(b"x"), false),
             "nothing more comes"
         );
+    }
+
+    #[test]
+    fn s06_what_may_be_text_is_watched_and_what_costs_nothing_is_not() {
+        let bearer = watch().bearer;
+        let uri = Uri::from_static("/users?query");
+        let watched = |names| {
+            let watch = look(&HeaderMap::new(), names, bearer.clone(), &uri);
+            watch.map(|watch| (watch.left, watch.awaits_trailers))
+        };
+        let none = Names::default();
+        for (names, expected) in [
+            (none, Some((LOOKED_AT, false))),
+            (Names::TEXT, Some((LOOKED_AT, false))),
+            (Names::NO_TEXT, None),
+            (Names::NO_TEXT.with(Names::TEXT), Some((LOOKED_AT, false))),
+            (Names::CODED, None),
+            (Names::TEXT.with(Names::CODED), None),
+            (Names::TEXT.with(Names::EMPTY), None),
+            (Names::TEXT.with(Names::TRAILER), Some((LOOKED_AT, true))),
+            (Names::NO_TEXT.with(Names::TRAILER), Some((0, true))),
+        ] {
+            assert_eq!(watched(names), expected, "{names:?}");
+        }
+        let short = Bearer::new(&Secret::from("short"), Some(1), Terms::default());
+        let short = Arc::new(short.expect("a header"));
+        assert!(look(&HeaderMap::new(), none, short, &uri).is_none());
+    }
+
+    #[test]
+    fn s06_content_is_passed_over_where_only_trailers_are_awaited() {
+        let content = Bytes::from_static(TOKEN.as_bytes());
+        let mut watch = watch();
+        (watch.left, watch.awaits_trailers) = (0, true);
+        assert!(watch.look_at(&content, true), "trailers follow");
+        assert!(watch.tail.is_empty(), "nothing is kept of it");
+        assert!(!watch.look_at(&content, false), "nothing follows");
     }
 
     #[test]

@@ -60,6 +60,12 @@ impl Names {
     pub const TEXT: Self = Self(1 << 20);
     /// A `Content-Encoding` other than none.
     pub const CODED: Self = Self(1 << 21);
+    /// A `Content-Type` of something else than text.
+    pub const NO_TEXT: Self = Self(1 << 22);
+    /// `Trailer`: fields are announced that come behind the content.
+    pub const TRAILER: Self = Self(1 << 23);
+    /// No field, but found out beside them: nothing follows the head.
+    pub const EMPTY: Self = Self(1 << 24);
 
     /// Those of a head.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -85,7 +91,8 @@ impl Names {
             "expect" => Self::EXPECT,
             "origin" => Self::ORIGIN,
             "sec-fetch-site" => Self::SEC_FETCH_SITE,
-            "content-type" if is_text(value) => Self::TEXT,
+            "content-type" => kind(value),
+            "trailer" => Self::TRAILER,
             "content-encoding" if !value.as_bytes().eq_ignore_ascii_case(b"identity") => {
                 Self::CODED
             }
@@ -108,6 +115,12 @@ impl Names {
     /// so behind the proxy; where an answer has both, it takes the chunks and leaves the length.
     pub fn is_plainly_framed(self) -> bool {
         !self.has(Self::ILL_FRAMED)
+    }
+
+    /// Those, and this one.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Whether this one is there.
@@ -160,23 +173,27 @@ fn is_length(value: &HeaderValue) -> bool {
     !value.is_empty() && value.iter().all(u8::is_ascii_digit)
 }
 
-/// Whether a media type (RFC 9110 section 8.3.1) is one of text.
-fn is_text(value: &HeaderValue) -> bool {
+/// Whether a media type (RFC 9110 section 8.3.1) is one of text or not. What is none says nothing of the content.
+fn kind(value: &HeaderValue) -> Names {
     let value = value.as_bytes();
     let end = value.iter().position(|byte| *byte == b';');
     let essence = value[..end.unwrap_or(value.len())].trim_ascii();
     let Some(slash) = essence.iter().position(|byte| *byte == b'/') else {
-        return false;
+        return Names::default();
     };
     let (kind, subtype) = (&essence[..slash], &essence[slash + 1..]);
     let suffix = subtype.rsplit(|byte| *byte == b'+').next();
     // `message/http` is what answers a TRACE.
-    [&b"text"[..], b"message"]
+    let is_text = [&b"text"[..], b"message"]
         .iter()
         .any(|text| kind.eq_ignore_ascii_case(text))
         || [&b"json"[..], b"xml", b"x-www-form-urlencoded"]
             .iter()
-            .any(|text| suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(text)))
+            .any(|text| suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(text)));
+    match is_text {
+        true => Names::TEXT,
+        false => Names::NO_TEXT,
+    }
 }
 
 fn is_chunked(value: &HeaderValue) -> bool {
@@ -421,8 +438,8 @@ mod tests {
                 b"application/x-www-form-urlencoded",
                 Some(Names::TEXT),
             ),
-            ("content-type", b"application/pdf", None),
-            ("content-type", b"application/jsonx", None),
+            ("content-type", b"application/pdf", Some(Names::NO_TEXT)),
+            ("content-type", b"application/jsonx", Some(Names::NO_TEXT)),
             ("content-type", b"json", None),
             ("content-type", b"", None),
             ("content-encoding", b"gzip", Some(Names::CODED)),

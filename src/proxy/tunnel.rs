@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Response, Version};
+use http::{Method, Response, Uri, Version};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -27,7 +27,7 @@ use super::reply::Refusal;
 use super::send_error::SendError;
 use super::upstream::overdue;
 use super::upstream_body::UpstreamBody;
-use super::{Asked, Bearer, Proxy, StatusCode, head, route};
+use super::{Asked, Bearer, Proxy, StatusCode, echo, head, route};
 
 /// Bytes of each direction that are held here at the most: what one TLS record carries (RFC 8446 section 5.1).
 const BUFFER: usize = 16 << 10;
@@ -74,7 +74,7 @@ impl Proxy {
         drop(on_its_way);
         answer.note(exchange);
         if answer.switches() {
-            return Ok(self.switch(answer, asked).await?);
+            return Ok(self.switch(answer, &head.uri, asked).await?);
         }
         let mut response = self.hand_back(answer, &head.uri, asked);
         head::close(response.headers_mut());
@@ -116,13 +116,17 @@ impl Proxy {
         Answer::plain(response, Some(bearer))
     }
 
-    /// The 101 as the client should see it, and the tunnel behind it.
+    /// The 101 to a request for `uri` as the client should see it, and the tunnel behind it.
     async fn switch(
         &self,
         answer: Answer,
+        uri: &Uri,
         asked: &Asked,
     ) -> Result<Response<ResponseBody>, SendError> {
         let mut response = answer.response;
+        if let Some(bearer) = &answer.bearer {
+            echo::look_at_head(response.headers(), bearer, uri.path());
+        }
         // The task that drives the connection gives it up as soon as it has passed the head on.
         let upgraded = hyper::upgrade::on(&mut response).await;
         let tunnel = Tunnel {

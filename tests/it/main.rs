@@ -22,6 +22,7 @@ mod dependencies;
 mod docs;
 mod doctor;
 mod early_answer;
+mod echo;
 mod examples;
 mod expect;
 mod forwarding;

@@ -199,7 +199,13 @@ impl ResponseBody {
     }
 
     fn look_at(&mut self, frame: &Frame<Bytes>) {
-        let (Some(watch), Some(data)) = (&mut self.watch, frame.data_ref()) else {
+        let Some(watch) = &mut self.watch else {
+            return;
+        };
+        let Some(data) = frame.data_ref() else {
+            if let Some(trailers) = frame.trailers_ref() {
+                watch.look_at_trailers(trailers);
+            }
             return;
         };
         let more =
