@@ -1,5 +1,6 @@
 //! Log lines: to standard error, as text for people or as JSON.
 
+mod panics;
 mod request_line;
 
 use std::fmt;
@@ -22,7 +23,7 @@ use request_line::RequestLine;
 pub const REQUEST: &str = "lucid_proxy::request";
 
 /// Starts logging for the whole process. `RUST_LOG` (`debug`, or `lucid_proxy=trace,hyper=info`) chooses what is
-/// logged; without it, everything from `usual` up.
+/// logged; without it, everything from `usual` up. Panics are told there too.
 ///
 /// A second call changes nothing.
 pub fn start(format: LogFormat, usual: LevelFilter, environment: &dyn Environment) {
@@ -35,13 +36,16 @@ pub fn start(format: LogFormat, usual: LevelFilter, environment: &dyn Environmen
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // It fails only where logging has begun already, as in a program that embeds this one.
-    let _ = match format {
+    let started = match format {
         LogFormat::Text => registry.with(lines.event_format(Text::new())).try_init(),
         LogFormat::Json => {
             let json = lines.with_target(false).with_timer(timer()).json();
             registry.with(json.flatten_event(true)).try_init()
         }
     };
+    if started.is_ok() {
+        panics::tell();
+    }
 }
 
 fn timer() -> ChronoUtc {

@@ -6,8 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use http::StatusCode;
+use lucid_proxy::config::{LogFormat, ProcessEnvironment};
 use lucid_proxy::sandbox::{ApiFailure, CLIENT_SECRET, TokenFailure};
+use lucid_proxy::telemetry;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing::level_filters::LevelFilter;
 
 use crate::echo::REPEATED;
 use crate::world::http2::Http2Front;
@@ -367,4 +370,70 @@ fn s06_a_whole_life_at_trace_level_shows_no_secret() {
         assert!(life.log.contains(part), "the log is there: {part}");
     }
     life.assert_clean();
+}
+
+const PANICS: &str = "LUCID_PROXY_TEST_PANICS";
+
+/// What the program has in its hands when it panics, as the environment of this test's child says it: the format of its
+/// log. Only the child does something here.
+#[test]
+fn a_child_of_the_test_below_panics() {
+    let format = match std::env::var(PANICS).as_deref() {
+        Ok("text") => LogFormat::Text,
+        Ok("json") => LogFormat::Json,
+        _ => return,
+    };
+    telemetry::start(format, LevelFilter::INFO, &ProcessEnvironment);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime").block_on(async {
+        let tasks = tokio::task::LocalSet::new();
+        // As connections are served: whoever waits for them does not look how they ended.
+        tasks.spawn_local(async {
+            let answer: Result<(), String> = Err("error-marked".to_owned());
+            answer.expect("an answer");
+        });
+        tasks.spawn_local(async {
+            let text = "text-märked";
+            let end = text.find("rked").expect("it is there") - 1;
+            drop(text[..end].to_owned());
+        });
+        tasks.spawn_local(async { panic!("said in the code") });
+        tasks.await;
+    });
+    tracing::info!("the others go on");
+}
+
+#[test]
+fn s06_a_panic_is_told_by_its_place_and_without_what_it_holds() {
+    for format in ["text", "json"] {
+        let mut child = Command::new(std::env::current_exe().expect("the path of this test"));
+        let child = child
+            .args(["--exact", "hygiene::a_child_of_the_test_below_panics"])
+            .args(["--nocapture", "--test-threads", "1"])
+            .env(PANICS, format)
+            .env("RUST_LOG", "trace")
+            .env("RUST_BACKTRACE", "1");
+        let output = child.output().expect("it runs");
+        let log = errors(&output);
+        assert!(log.contains("the others go on"), "{log}");
+        let bugs = log.lines().filter(|line| line.contains("this is a bug"));
+        let bugs: Vec<_> = bugs.collect();
+        assert_eq!(bugs.len(), 3, "{log}");
+        for bug in &bugs {
+            assert!(bug.contains("tests/it/hygiene.rs:"), "{bug}");
+            assert!(bug.contains("ERROR"), "{bug}");
+        }
+        assert!(bugs[2].contains("said in the code"), "{log}");
+        assert!(log.contains("poll"), "a trace was asked for: {log}");
+        if format == "json" {
+            for line in log.lines() {
+                let parsed = serde_json::from_str::<serde_json::Value>(line);
+                assert!(parsed.is_ok(), "{line}");
+            }
+        }
+        let everything = printed(&output) + &log;
+        for held in ["error-marked", "text-m", "rked"] {
+            assert!(!everything.contains(held), "{held}: {everything}");
+        }
+    }
 }
