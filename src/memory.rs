@@ -1,8 +1,9 @@
 //! Keeps this process's memory to itself: it holds tokens.
 //!
 //! Once told so, the system writes no core dump of it, and lets nobody but root attach a debugger or read its memory, its
-//! environment or its open files under `/proc`. Programs that it starts are as they would have been, but for the limit of
-//! their core dumps, which they may raise again.
+//! environment or its open files under `/proc`. Programs that it starts are as they would have been, but for two limits: that
+//! of their core dumps, which they may raise again, and that of their open files, which the server has raised as far as it
+//! may. Giving that back between fork and exec would take unsafe code.
 
 use crate::config::Environment;
 

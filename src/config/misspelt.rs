@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(meant("key_sha265", &accepted), Some("key_sha256"));
         assert_eq!(meant("readonly", &accepted), Some("read_only"));
         assert_eq!(meant("kye", &accepted), Some("key"));
-        for other in ["colour", "u", "key_sha", &"key".repeat(50)] {
+        for other in ["colour", "u", "key_sha", "key_shaxxx", &"key".repeat(50)] {
             assert_eq!(meant(other, &accepted), None, "{other}");
         }
         assert_eq!(meant("a", &[]), None);

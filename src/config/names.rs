@@ -30,7 +30,7 @@ pub(super) fn check_origins<'a>(source: &mut Source<'a>, table: &mut Table<'a>) 
             let expected = match value.as_str() {
                 "null" => "\"null\" is what every page without an origin of its own says, a stranger's in a frame too; serve the page from an address, such as \"http://localhost:5173\"",
                 "*" => "\"*\" would serve every page that a browser opens; name each origin that may use the proxy, such as \"http://localhost:5173\"",
-                _ => "expected an exact origin as browsers send it, such as \"http://localhost:5173\": scheme, host and port in lower case, the port left out where it is the scheme's own, nothing behind it and no wildcard",
+                _ => "expected an exact origin as browsers send it, such as \"http://localhost:5173\": in lower case; without the port that is the scheme's own; with nothing behind it; no wildcard",
             };
             source.problem(Some(&at), &key, expected);
         }

@@ -162,7 +162,7 @@ pub fn refusal(headers: &HeaderMap) -> Refusal {
     let (first, second) = (lines.next(), lines.next());
     let text = first.and_then(|origin| origin.to_str().ok());
     Refusal::origin_not_allowed(match (first, second, text) {
-        (None, ..) => "a web page of another site sent this request in a way that does not tell which page it is, as links, images and scripts do; a page is served that asks with fetch() and whose origin stands in proxy.toml: [guard] allow_origins".to_owned(),
+        (None, ..) => "a web page of another site sent this request, and the browser does not tell which page; so it is with links, images and scripts; have the page ask with fetch(), and add its origin to proxy.toml: [guard] allow_origins".to_owned(),
         (_, None, Some("null")) => "a web page without an origin of its own sent this request (Origin: null): a file, a sandboxed frame, or what another site has redirected; serve the page from an address such as http://localhost:5173 and add that to proxy.toml: [guard] allow_origins".to_owned(),
         (_, None, Some(origin)) if is_origin(origin) => format!(
             "a web page ({origin}) sent this request, and its origin is not among those that are served; if it is yours, add to proxy.toml: [guard] allow_origins = [{origin:?}]"
