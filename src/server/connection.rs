@@ -90,6 +90,11 @@ pub(super) struct Bounds {
 
 /// Fields of a head for which hyper has room without being told. Where fewer are allowed, it never sees more.
 const MOST_FIELDS: usize = 100;
+/// Bytes that hyper reads at a time of content, and keeps of a head where no more is allowed: with more of them content is
+/// not read faster, and a crowd of clients takes as much more memory.
+const LEAST_BUFFER: usize = 64 << 10;
+/// Bytes of a head beyond what is allowed that hyper may get: the end of one that was cut off.
+const BEYOND: usize = 1 << 10;
 /// How long a request may still arrive on a connection that is to end.
 const REQUEST_UNDER_WAY: Duration = Duration::from_secs(1);
 
@@ -170,6 +175,7 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
         }
     });
     let mut http1 = http1::Builder::new();
+    http1.max_buf_size(LEAST_BUFFER.max(entrance.limits.head.bytes + BEYOND));
     if entrance.limits.head.fields > MOST_FIELDS {
         http1.max_headers(entrance.limits.head.fields);
     }

@@ -10,26 +10,28 @@
 //! allowed here. What hyper gets instead of the rest is the shortest end of a head, so that the request comes to whoever
 //! refuses it.
 
+mod cut;
+mod line;
+
 use memchr::memchr;
+
+pub(super) use cut::Cut;
+use line::{Line, Seen};
 
 use crate::config::HeadLimits;
 use crate::proxy::ambiguity::Unservable;
 
-/// Bytes of a line that came in pieces which are kept: more than may be in a whole head, and than hyper takes of the line
-/// before a chunk.
+/// Bytes of a line whose end may still come: more than may be in a whole head, and than hyper takes of the line before a
+/// chunk.
 const LONGEST_LINE: usize = 512 << 10;
-/// Bytes of a request line that hyper gets where it is too long: enough to find out from the log what was asked for.
-const SHOWN: usize = 256;
-/// Bytes of room that stay for the next such line: more than most of them need.
-const USUAL_LINE: usize = 2 << 10;
 
 /// Where in the client's bytes the next one is.
 #[derive(Debug)]
 pub(super) struct Framing {
     limits: HeadLimits,
-    place: Place,
+    position: Position,
     /// The beginning of a line whose end has not come yet.
-    line: Vec<u8>,
+    line: Line,
     /// Heads that have begun.
     requests: u64,
     /// Of the head that has begun last.
@@ -44,17 +46,8 @@ pub(super) struct Framing {
     refused: Option<Refused>,
 }
 
-/// Where a head is cut off.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cut {
-    /// How many of the bytes that were followed last are still to be read.
-    pub(super) kept: usize,
-    /// What is to be read behind them, and then nothing.
-    pub(super) ending: &'static [u8],
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum Position {
     /// Before a request line.
     #[default]
     Between,
@@ -83,8 +76,8 @@ impl Framing {
     pub(super) fn new(limits: HeadLimits) -> Self {
         Self {
             limits,
-            place: Place::default(),
-            line: Vec::new(),
+            position: Position::default(),
+            line: Line::default(),
             requests: 0,
             length: None,
             chunked: false,
@@ -104,17 +97,24 @@ impl Framing {
     pub(super) fn follow(&mut self, all: &[u8]) -> Option<Cut> {
         let mut bytes = all;
         while !bytes.is_empty() {
-            bytes = match self.place {
-                Place::Lost => return None,
-                Place::Content(left) => self.skip(left, bytes, Place::Content, Place::Between),
-                Place::Chunk(left) => self.skip(left, bytes, Place::Chunk, Place::ChunkSize),
-                place => {
+            bytes = match self.position {
+                Position::Lost => return None,
+                Position::Content(left) => {
+                    self.skip(left, bytes, Position::Content, Position::Between)
+                }
+                Position::Chunk(left) => {
+                    self.skip(left, bytes, Position::Chunk, Position::ChunkSize)
+                }
+                position => {
                     let end = memchr(b'\n', bytes);
                     let (line, rest) = match end {
                         Some(end) => (&bytes[..end], &bytes[end + 1..]),
                         None => (bytes, &[][..]),
                     };
-                    if matches!(place, Place::Between | Place::Fields | Place::Refused) {
+                    if matches!(
+                        position,
+                        Position::Between | Position::Fields | Position::Refused
+                    ) {
                         self.size += bytes.len() - rest.len();
                         if let Some(why) = self.excess(line) {
                             return match self.may_change {
@@ -124,8 +124,9 @@ impl Framing {
                         }
                     }
                     // Most lines are these, and are passed over at once.
-                    let is_other =
-                        place == Place::Fields && self.line.is_empty() && is_other_field(line);
+                    let is_other = position == Position::Fields
+                        && self.line.is_empty()
+                        && is_other_field(line);
                     match end {
                         None => self.keep(line),
                         Some(_) if is_other => self.fields += 1,
@@ -138,93 +139,16 @@ impl Framing {
         None
     }
 
-    /// What is too much of the head, with what has come of a line that begins with what is kept, and goes on with `more`.
-    fn excess(&self, more: &[u8]) -> Option<Unservable> {
-        let HeadLimits { bytes, .. } = self.limits;
-        // The last line of a head is empty.
-        let is_one_more = || self.line.is_empty() && !matches!(more, [] | [b'\r', ..]);
-        match self.place {
-            _ if self.size > bytes => Some(self.largest_part(more)),
-            Place::Fields | Place::Refused
-                if self.fields >= self.limits.fields && is_one_more() =>
-            {
-                Some(Unservable::TooManyFields(self.limits.fields))
-            }
-            // The target is shorter than its line.
-            Place::Between if self.size > self.limits.target => self.target_excess(more),
-            _ => None,
-        }
-    }
-
-    /// What to blame for a head that is too large.
-    fn largest_part(&self, more: &[u8]) -> Unservable {
-        let in_target = match self.place {
-            Place::Between => self.target_excess(more),
-            _ => None,
-        };
-        in_target.unwrap_or(Unservable::HeadTooLarge(self.limits.bytes))
-    }
-
-    #[cold]
-    fn target_excess(&self, more: &[u8]) -> Option<Unservable> {
-        let most = self.limits.target;
-        let total = self.line.len() + more.len();
-        let space = |bytes: &[u8], from: usize| {
-            let found = memchr(b' ', bytes.get(from..)?)?;
-            Some(from + found)
-        };
-        let next_space = |from: usize| {
-            let kept = self.line.len();
-            space(&self.line, from).or_else(|| Some(kept + space(more, from.saturating_sub(kept))?))
-        };
-        let begin = next_space(0)? + 1;
-        let end = next_space(begin).unwrap_or(total);
-        (end - begin > most).then_some(Unservable::TargetTooLong(most))
-    }
-
-    /// Cuts off the head of which `kept` bytes of what has come last are before a line, or before its rest, that begins
-    /// with `more`.
-    fn cut(&mut self, kept: usize, more: &[u8], why: Unservable) -> Cut {
-        let mut line = std::mem::take(&mut self.line);
-        let mut kept = kept;
-        if self.place == Place::Between {
-            self.requests += 1;
-            let shown = SHOWN.saturating_sub(line.len()).min(more.len());
-            line.extend_from_slice(&more[..shown]);
-            kept += shown;
-        }
-        let ending = match self.place {
-            Place::Between => ending_of_request_line(&line),
-            _ => ending_of_field(&line),
-        };
-        self.refuse(why);
-        self.place = Place::Lost;
-        Cut { kept, ending }
-    }
-
-    /// Leaves a head whole that is too large, or what would be one. If it is one, hyper has bounds of its own for it, and it
-    /// is not served.
-    #[cold]
-    fn give_up(&mut self, why: Unservable) -> Option<Cut> {
-        if self.place == Place::Between {
-            self.requests += 1;
-        }
-        self.refuse(why);
-        self.place = Place::Lost;
-        self.line = Vec::new();
-        None
-    }
-
     /// Passes over content of which so much is left.
     fn skip<'a>(
         &mut self,
         left: u64,
         bytes: &'a [u8],
-        more: fn(u64) -> Place,
-        then: Place,
+        more: fn(u64) -> Position,
+        then: Position,
     ) -> &'a [u8] {
         let skipped = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
-        self.place = match left - skipped as u64 {
+        self.position = match left - skipped as u64 {
             0 => then,
             left => more(left),
         };
@@ -232,9 +156,10 @@ impl Framing {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        self.line.extend_from_slice(bytes);
-        if self.line.len() > LONGEST_LINE {
-            self.line = Vec::new();
+        self.line.push(bytes);
+        let is_size = self.position == Position::ChunkSize;
+        if self.line.len() > LONGEST_LINE || (is_size && is_endless_size(self.line.seen())) {
+            self.line.clear();
             self.refuse_the_next("a line of the request before has no end");
         }
     }
@@ -242,69 +167,68 @@ impl Framing {
     /// A line that ends with these bytes and an LF.
     fn line_with(&mut self, end: &[u8]) {
         if self.line.is_empty() {
-            return self.on_line(end);
+            return self.on_line(Seen::of(end));
         }
         let mut line = std::mem::take(&mut self.line);
-        line.extend_from_slice(end);
-        self.on_line(&line);
+        line.push(end);
+        self.on_line(line.seen());
         line.clear();
-        line.shrink_to(USUAL_LINE);
         self.line = line;
     }
 
-    fn on_line(&mut self, line: &[u8]) {
-        let (text, has_cr) = match line {
-            [text @ .., b'\r'] => (text, true),
-            text => (text, false),
-        };
-        match self.place {
+    fn on_line(&mut self, line: Seen<'_>) {
+        match self.position {
             // Empty lines before a request are skipped (RFC 9112 section 2.2).
-            Place::Between if text.is_empty() => {}
-            Place::Between => {
+            Position::Between if line.is_empty() => {}
+            Position::Between => {
                 self.requests += 1;
                 (self.length, self.chunked) = (None, false);
-                self.place = Place::Fields;
+                self.position = Position::Fields;
             }
-            Place::Fields if text.is_empty() => {
-                self.place = self.content();
+            Position::Fields if line.is_empty() => {
+                self.position = self.content();
                 (self.size, self.fields) = (0, 0);
             }
-            Place::Fields => {
+            Position::Fields => {
                 self.fields += 1;
-                self.on_field(text);
+                self.on_field(line);
             }
-            Place::Refused if text.is_empty() => self.place = Place::Lost,
-            Place::Refused => self.fields += 1,
+            Position::Refused if line.is_empty() => self.position = Position::Lost,
+            Position::Refused => self.fields += 1,
             // hyper takes an LF alone for the end of a line in heads only.
-            _ if !has_cr => self.refuse_the_next("the chunks of the request before are not framed"),
-            Place::ChunkSize => self.on_chunk_size(text),
-            Place::Trailers if text.is_empty() => self.place = Place::Between,
+            _ if !line.has_cr => {
+                self.refuse_the_next("the chunks of the request before are not framed")
+            }
+            Position::ChunkSize => self.on_chunk_size(line.text),
+            Position::Trailers if line.is_empty() => self.position = Position::Between,
             _ => {}
         }
     }
 
     /// What follows the head (RFC 9112 section 6.3).
-    fn content(&self) -> Place {
+    fn content(&self) -> Position {
         match (self.chunked, self.length) {
-            (true, _) => Place::ChunkSize,
-            (false, None | Some(0)) => Place::Between,
-            (false, Some(length)) => Place::Content(length),
+            (true, _) => Position::ChunkSize,
+            (false, None | Some(0)) => Position::Between,
+            (false, Some(length)) => Position::Content(length),
         }
     }
 
-    fn on_field(&mut self, line: &[u8]) {
-        match line.first() {
+    fn on_field(&mut self, line: Seen<'_>) {
+        // What is not seen of a value makes it none that is accepted.
+        let value_of = |name| value(line.text, name).map(|value| line.is_all.then_some(value));
+        match line.text.first() {
             Some(b'c' | b'C') => {
-                if let Some(value) = value(line, CONTENT_LENGTH) {
-                    self.on_length(value);
+                if let Some(value) = value_of(CONTENT_LENGTH) {
+                    self.on_length(value.unwrap_or_default());
                 }
             }
             Some(b't' | b'T') => {
-                if let Some(value) = value(line, TRANSFER_ENCODING) {
-                    self.on_coding(value);
+                if let Some(value) = value_of(TRANSFER_ENCODING) {
+                    self.on_coding(value.unwrap_or_default());
                 }
             }
-            Some(b'u' | b'U') => self.may_change |= value(line, UPGRADE).is_some(),
+            Some(b'u' | b'U') => self.may_change |= value_of(UPGRADE).is_some(),
             _ => {}
         }
     }
@@ -330,7 +254,7 @@ impl Framing {
         }
     }
 
-    /// `size [ chunk-ext ]` (RFC 9112 section 7.1).
+    /// `size [ chunk-ext ]` (RFC 9112 section 7.1), of which the extension need not be whole.
     fn on_chunk_size(&mut self, line: &[u8]) {
         let is_digit = |byte: &u8| byte.is_ascii_hexdigit();
         let digits = line.iter().position(|byte| !is_digit(byte));
@@ -340,17 +264,17 @@ impl Framing {
         // The end of its line belongs to a chunk.
         let with_end = size.and_then(|size| size.checked_add(2));
         match (with_end, behind.first()) {
-            (Some(2), None | Some(b';' | b' ' | b'\t')) => self.place = Place::Trailers,
-            (Some(left), None | Some(b';' | b' ' | b'\t')) => self.place = Place::Chunk(left),
+            (Some(2), None | Some(b';' | b' ' | b'\t')) => self.position = Position::Trailers,
+            (Some(left), None | Some(b';' | b' ' | b'\t')) => self.position = Position::Chunk(left),
             _ => self.refuse_the_next("the chunks of the request before are not framed"),
         }
     }
 
     /// The request whose head has begun is not to be served, nor is any behind it.
     fn refuse(&mut self, why: Unservable) {
-        self.place = match self.place {
-            Place::Fields => Place::Refused,
-            _ => Place::Lost,
+        self.position = match self.position {
+            Position::Fields => Position::Refused,
+            _ => Position::Lost,
         };
         let from = self.requests;
         self.refused.get_or_insert(Refused { from, why });
@@ -367,38 +291,6 @@ impl Framing {
     }
 }
 
-/// What makes a head of a request line, or of what has come of one.
-fn ending_of_request_line(line: &[u8]) -> &'static [u8] {
-    const WHOLE: &[u8] = b"\nGET / HTTP/1.1\r\n\r\n";
-    const VERSION: &[u8] = b"HTTP/1.1\r\n\r\n";
-    match line {
-        [] => return &WHOLE[1..],
-        // Of an empty line before.
-        [b'\r'] => return WHOLE,
-        _ => {}
-    }
-    let mut words = line.splitn(3, |byte| *byte == b' ').skip(1);
-    match (words.next(), words.next()) {
-        (None, _) => b" / HTTP/1.1\r\n\r\n",
-        (Some([]), None) => b"/ HTTP/1.1\r\n\r\n",
-        (Some(_), None) => b" HTTP/1.1\r\n\r\n",
-        (_, Some(version)) => VERSION.get(version.len()..).unwrap_or(END_OF_HEAD),
-    }
-}
-
-/// What makes the last one of a field's line, or of what has come of one.
-fn ending_of_field(line: &[u8]) -> &'static [u8] {
-    match line {
-        [] => &END_OF_HEAD[2..],
-        [b'\r'] => &END_OF_HEAD[3..],
-        [.., b'\r'] => &END_OF_HEAD[1..],
-        line if line.contains(&b':') => END_OF_HEAD,
-        _ => b":\r\n\r\n",
-    }
-}
-
-const END_OF_HEAD: &[u8] = b"\r\n\r\n";
-
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 const UPGRADE: &[u8] = b"upgrade";
@@ -414,6 +306,11 @@ fn is_other_field(line: &[u8]) -> bool {
         Some(b'u' | b'U') => line.get(UPGRADE.len()) != Some(&b':'),
         Some(_) => true,
     }
+}
+
+/// Whether the size of a chunk goes on behind what is looked at, which no number does.
+fn is_endless_size(line: Seen<'_>) -> bool {
+    !line.is_all && line.text.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// `1*DIGIT` (RFC 9112 section 6.2): no sign, and no more than can be counted.
@@ -454,7 +351,7 @@ mod tests {
             framing.follow(piece);
         }
         let refused = framing.refused().map(|refused| refused.from);
-        let between = framing.place == Place::Between && framing.line.is_empty();
+        let between = framing.position == Position::Between && framing.line.is_empty();
         (framing.requests, refused, between)
     }
 
@@ -496,16 +393,37 @@ mod tests {
     }
 
     #[test]
-    fn the_room_of_a_long_line_does_not_stay_with_its_connection() {
-        let mut framing = Framing::new(LIMITS);
-        framing.follow(b"GET / HTTP/1.1\r\nX: ");
-        framing.follow(&[b'x'; LONGEST_LINE - 10]);
-        assert!(framing.line.capacity() > USUAL_LINE, "it is kept whole");
-        framing.follow(b"\r\nY: ");
-        assert!(framing.line.capacity() <= USUAL_LINE);
-        // Positive control: what followed is the same request, and the next is one.
-        framing.follow(b"y\r\n\r\nGET / HTTP/1.1\r\n\r\n");
-        assert_eq!((framing.requests, framing.place), (2, Place::Between));
+    fn f15_what_is_looked_at_of_a_line_is_enough_to_tell_how_the_request_is_framed() {
+        let long = "x".repeat(LONGEST_LINE / 2);
+        let (spaces, zeros) = (" ".repeat(line::KEPT), "0".repeat(line::KEPT));
+        for (fields, is_served) in [
+            (format!("X: {long}"), true),
+            (format!("Content-Length-{long}: 3"), true),
+            (format!("Content-Length:{}3", &spaces[..200]), true),
+            (format!("Content-Length:{spaces}3"), false),
+            (format!("Content-Length: 3{spaces}"), false),
+            (format!("Content-Length: {zeros}"), false),
+            (format!("Content-Length: {long}"), false),
+            (format!("Transfer-Encoding: chunked{spaces}"), false),
+            (format!("Transfer-Encoding: {long}"), false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+            let (whole, pieces) = (
+                head.as_bytes(),
+                head.as_bytes().chunks(100).collect::<Vec<_>>(),
+            );
+            let refused = (!is_served).then_some(1);
+            for pieces in [&[whole][..], &pieces] {
+                let (requests, from, _) = followed(pieces);
+                assert_eq!((requests, from), (1, refused), "{}", &fields[..30]);
+            }
+        }
+        let chunk = format!(
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;{long}\r\nabc\r\n0\r\nX: {long}\r\n\r\n"
+        );
+        let pieces: Vec<_> = chunk.as_bytes().chunks(100).collect();
+        assert_eq!(followed(&[chunk.as_bytes()]), (1, None, true));
+        assert_eq!(followed(&pieces), (1, None, true));
     }
 
     #[test]
