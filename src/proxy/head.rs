@@ -30,7 +30,7 @@ const WEBSOCKET: &str = "websocket";
 
 /// Which of the fields that matter here a head has, a bit for each, and whether those are sound that frame the message.
 /// Most heads have few of them: one pass over all costs less than a look-up for each.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Names(u32);
 
 impl Names {
@@ -401,6 +401,74 @@ mod tests {
             path,
         );
         headers
+    }
+
+    #[test]
+    fn each_field_that_matters_is_told_from_all_others() {
+        let fields = [
+            ("connection", "x", Names::CONNECTION),
+            ("te", "trailers", Names::TE),
+            ("transfer-encoding", "chunked", Names::TRANSFER_ENCODING),
+            ("upgrade", "h2c", Names::UPGRADE),
+            ("via", "1.1 x", Names::VIA),
+            ("location", "/", Names::REFERENCE),
+            ("content-length", "1", Names::CONTENT_LENGTH),
+            ("content-length", "x", Names::ILL_FRAMED),
+            ("authorization", "x", Names::AUTHORIZATION),
+            ("host", "x", Names::HOST),
+            ("expect", "100-continue", Names::EXPECT),
+            ("origin", "null", Names::ORIGIN),
+            ("sec-fetch-site", "none", Names::SEC_FETCH_SITE),
+            ("content-type", "text/plain", Names::TEXT),
+            ("content-encoding", "gzip", Names::CODED),
+            ("content-type", "image/png", Names::NO_TEXT),
+            ("trailer", "x-sum", Names::TRAILER),
+        ];
+        for (name, value, _) in fields {
+            let names = Names::of(&map(&[("x-other", b"1"), (name, value.as_bytes())]));
+            for (_, other, bit) in fields {
+                // What ends a message badly is the same field.
+                let is_it = (other == value || bit == Names::CONTENT_LENGTH)
+                    && fields.contains(&(name, other, bit));
+                assert_eq!(names.has(bit), is_it, "{name}: {value}: {bit:?}");
+            }
+            let is_of_a_sender = ["origin", "sec-fetch-site"].contains(&name);
+            assert_eq!(names.has(Names::SENDER), is_of_a_sender, "{name}");
+            assert!(!names.has(Names::EMPTY) && names.with(Names::EMPTY).has(Names::EMPTY));
+            assert_eq!(names.with(names), names);
+        }
+    }
+
+    #[test]
+    fn f15_a_message_says_in_one_way_where_it_ends() {
+        let is_plain = |lines: &[(&str, &[u8])]| Names::of(&map(lines)).is_plainly_framed();
+        let chunked: (&str, &[u8]) = ("transfer-encoding", b"chunked");
+        let length: (&str, &[u8]) = ("content-length", b"10");
+        for lines in [
+            &[][..],
+            &[chunked],
+            &[length],
+            &[("content-length", b"0")],
+            &[("transfer-encoding", b" Chunked")],
+        ] {
+            assert!(is_plain(lines), "{lines:?}");
+        }
+        for lines in [
+            &[chunked, length][..],
+            &[length, chunked],
+            &[length, length],
+            &[chunked, chunked],
+            &[("content-length", b"")],
+            &[("content-length", b"+1")],
+            &[("content-length", b"1, 1")],
+            &[("content-length", b"0x1")],
+            &[("transfer-encoding", b"gzip, chunked")],
+            &[("transfer-encoding", b"identity")],
+            &[("transfer-encoding", b"identity"), length],
+            &[("content-length", b"x"), chunked],
+        ] {
+            assert!(!is_plain(lines), "{lines:?}");
+        }
     }
 
     #[test]

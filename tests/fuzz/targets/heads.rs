@@ -133,7 +133,7 @@ fn request(fields: &HeaderMap, named: &BTreeSet<String>, uri: &Uri, version: Ver
     let mut after = before.clone();
     let host = HeaderValue::from_static(UPSTREAM);
     head::prepare_request(&mut after, names, version, &host, uri.path());
-    assert!(!after.contains_key(AUTHORIZATION));
+    assert!(!after.contains_key(AUTHORIZATION) && !after.contains_key(ORIGIN));
     let mut ours = HeaderValue::from_static(OURS);
     ours.set_sensitive(true);
     head::authorize(&mut after, ours);
@@ -142,6 +142,7 @@ fn request(fields: &HeaderMap, named: &BTreeSet<String>, uri: &Uri, version: Ver
         AUTHORIZATION,
         CONNECTION,
         HOST,
+        ORIGIN,
         TE,
         TRANSFER_ENCODING,
         VIA,
@@ -185,7 +186,7 @@ fn response(fields: &HeaderMap, named: &BTreeSet<String>, version: Version) {
     let mut response = Response::new(());
     *response.version_mut() = version;
     *response.headers_mut() = fields.clone();
-    head::prepare_response(&mut response);
+    head::prepare_response(&mut response, head::Names::of(fields));
     assert_eq!(response.version(), Version::HTTP_11);
     assert_stayed(fields, response.headers(), named, &[]);
     assert!(response.headers().keys_len() <= fields.keys_len());
