@@ -312,5 +312,4 @@ fn is_same_in_any_case(a: &str, b: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "policy_tests.rs"]
 mod tests;
