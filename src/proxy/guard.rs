@@ -444,6 +444,13 @@ mod tests {
     }
 
     #[test]
+    fn s03_a_guard_without_origins_has_no_pages() {
+        let guard = Guard::unix(&[]);
+        assert!(!guard.has_pages());
+        assert!(guard.with_pages_of(&["null".to_owned()]).has_pages());
+    }
+
+    #[test]
     fn s02_a_refused_name_is_repeated_only_where_it_can_be_allowed() {
         let told = |host: &str| {
             let guard = Guard::unix(&[]);

@@ -597,6 +597,76 @@ mod tests {
     }
 
     #[test]
+    fn f16_a_websocket_is_offered_where_connection_names_the_upgrade() {
+        for (connection, upgrade, is_offered) in [
+            (&b"keep-alive, Upgrade"[..], &b"WebSocket"[..], true),
+            (b"upgrade", b"h2c, websocket", true),
+            (b"upgrade", b"h2c", false),
+            (b"keep-alive", b"websocket", false),
+            (b"upgrade", b"websocket2", false),
+        ] {
+            let mut headers = map(&[("connection", connection), ("upgrade", upgrade)]);
+            assert_eq!(offers_websocket(&headers), is_offered, "{upgrade:?}");
+            assert!(has_upgrade(&headers));
+            let names = Names::of(&headers);
+            let upstream = HeaderValue::from_static("api.lucid.co");
+            let offered = prepare_request(&mut headers, names, Version::HTTP_11, &upstream, "/");
+            assert_eq!(offered, is_offered, "{upgrade:?}");
+            assert!(!has_upgrade(&headers), "none is left");
+        }
+        let alone = map(&[("upgrade", b"websocket")]);
+        assert!(!offers_websocket(&alone), "it speaks of another connection");
+        let mut asked = map(&[("te", b"trailers"), ("connection", b"te"), ("x-a", b"1")]);
+        change_to_websocket(&mut asked);
+        let expected: &[(&str, &[u8])] = &[
+            ("upgrade", b"websocket"),
+            ("connection", b"upgrade"),
+            ("x-a", b"1"),
+        ];
+        assert_eq!(asked, map(expected));
+        assert!(offers_websocket(&asked) && is_websocket(&asked));
+        assert!(!is_websocket(&map(&[("upgrade", b"h2c")])));
+    }
+
+    #[test]
+    fn f01_an_answer_is_of_our_version_and_keeps_nothing_of_its_connection() {
+        let mut response = Response::new(());
+        *response.version_mut() = Version::HTTP_10;
+        *response.headers_mut() = map(&[
+            ("connection", b"close, x-hop"),
+            ("x-hop", b"1"),
+            ("keep-alive", b"timeout=5"),
+            ("etag", b"1"),
+        ]);
+        let names = Names::of(response.headers());
+        prepare_response(&mut response, names);
+        assert_eq!(response.version(), Version::HTTP_11);
+        assert_eq!(*response.headers(), map(&[("etag", b"1")]));
+        close(response.headers_mut());
+        let expected: &[(&str, &[u8])] = &[("etag", b"1"), ("connection", b"close")];
+        assert_eq!(*response.headers(), map(expected));
+    }
+
+    #[test]
+    fn f14_how_often_a_request_may_go_on_is_counted_down() {
+        for (method, left, goes_on, then) in [
+            (Method::OPTIONS, "0", false, "0"),
+            (Method::OPTIONS, "1", true, "0"),
+            (Method::OPTIONS, "7", true, "6"),
+            (Method::OPTIONS, "+7", true, "+7"),
+            (Method::OPTIONS, "many", true, "many"),
+            (Method::OPTIONS, "", true, ""),
+            (Method::GET, "0", true, "0"),
+            (Method::GET, "7", true, "7"),
+        ] {
+            let mut headers = map(&[("max-forwards", left.as_bytes())]);
+            assert_eq!(may_go_on(&method, &mut headers), goes_on, "{left}");
+            assert_eq!(headers[MAX_FORWARDS], then, "{method}: {left}");
+        }
+        assert!(may_go_on(&Method::OPTIONS, &mut HeaderMap::new()));
+    }
+
+    #[test]
     fn f10_a_version_is_added_only_where_none_is_named() {
         for (path, added) in [
             ("/users", true),
