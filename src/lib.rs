@@ -25,6 +25,7 @@
 //! | [`cli`] | the commands: one file each |
 //! | [`sandbox`] | a stand-in for Lucid, for trying and testing without an account |
 //! | [`server`] | sockets, TLS, workers, connections, the orderly end |
+//! | [`intercept`] | the local certificate authority, by which programs that cannot be changed are served |
 //! | [`proxy`] | the request path |
 //! | [`token`] | the grant |
 //! | [`dial`] | connections to upstream and token endpoint |
@@ -58,6 +59,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dial;
+pub mod intercept;
 pub mod memory;
 pub mod proxy;
 pub mod sandbox;

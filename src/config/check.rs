@@ -7,7 +7,7 @@ use super::raw::{Found, Source, Table};
 use super::{
     Client, Config, Credential, DEFAULT_CREDENTIAL, Environment, Hooks, HttpVersions, Kind, Log,
     LogFormat, Need, Network, OAuth2Endpoint, Origin, RedirectUrl, Scheme, Timeouts, Upstream,
-    api_key, clients, guard, limits, listen, replay, secrets, state_directory,
+    api_key, clients, guard, intercept, limits, listen, replay, secrets, state_directory,
 };
 
 /// Takes every key out of the file and puts it, or its default, into its final type. Problems are left in `source`.
@@ -58,6 +58,7 @@ pub(super) fn check<'a>(
     let has_tls = listen.iter().any(|listen| listen.tls.is_some());
     let limits = limits::check(source, &mut root, has_tls);
     let guard = guard::check(source, &mut root, !clients.is_empty());
+    let intercept = intercept::check(source, &mut root, &upstream.origin, environment);
     let log = check_log(source, &mut root);
     root.finish(source);
     Config {
@@ -72,6 +73,7 @@ pub(super) fn check<'a>(
         limits,
         guard,
         clients,
+        intercept,
         log,
         unread: Vec::new(),
         warnings: Vec::new(),

@@ -11,6 +11,7 @@ mod file_name;
 mod file_readers;
 mod guard;
 mod http_proxy;
+mod intercept;
 mod limits;
 mod listen;
 mod misspelt;
@@ -35,6 +36,7 @@ pub use clients::{CLIENT_NAME, KEY_PREFIX, KeyHash, KnownClient, is_client_name}
 pub(crate) use file_readers::warning as readers_of;
 pub use guard::Guard;
 pub use http_proxy::HttpProxy;
+pub use intercept::Intercept;
 pub use limits::{HeadLimits, Limits};
 pub(crate) use listen::is_activated;
 pub use listen::{Access, Address, AddressError, Listen, TlsFiles};
@@ -77,6 +79,8 @@ pub struct Config {
     pub guard: Guard,
     /// Whose requests are served, if not everybody's who can send one.
     pub clients: Vec<KnownClient>,
+    /// Whether programs may use it as a forward proxy.
+    pub intercept: Intercept,
     /// What is logged, and how.
     pub log: Log,
     /// Files that were not looked at, and why; none where [`Need`] asks for everything.

@@ -1,0 +1,153 @@
+//! The authority's files: read with care, replaced whole, made by one process at a time.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::AuthorityError;
+use crate::secret::Zeroizing;
+use crate::token::disk::{Disk, FileSystem, Lock, Sharing};
+
+/// Larger than what is ever written, small enough that a wrong file does no harm.
+const LARGEST: u64 = 64 << 10;
+/// How long another process may take to make a certificate.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Between two attempts to take the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where the authority's files are.
+#[derive(Clone, Debug)]
+pub(super) struct Files(PathBuf);
+
+impl Files {
+    pub(super) fn of(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    /// The private key and its certificate in one file, so that nobody ever finds one without the other.
+    pub(super) fn key(&self) -> PathBuf {
+        self.0.join("ca-key.pem")
+    }
+
+    /// The certificate alone, for programs.
+    pub(super) fn certificate(&self) -> PathBuf {
+        self.0.join("ca.pem")
+    }
+
+    /// Where a damaged key is kept.
+    pub(super) fn damaged(&self) -> PathBuf {
+        self.0.join("ca-key.pem.damaged")
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.0.join("ca.lock")
+    }
+
+    /// Reads the key's file; `None` where there is none.
+    pub(super) fn read_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {
+        read_private(&self.key())
+    }
+
+    /// Whether the certificate's file holds this.
+    pub(super) fn has_certificate(&self, content: &[u8]) -> bool {
+        let path = self.certificate();
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+        is_file && fs::read(&path).is_ok_and(|there| there == content)
+    }
+
+    /// Replaces a file, which is private from its first moment (as rule T8 has it for tokens).
+    pub(super) fn write(&self, path: &Path, content: &[u8]) -> Result<(), AuthorityError> {
+        let write = || {
+            let mut draft = tempfile::Builder::new()
+                .prefix(".ca-")
+                .suffix(".tmp")
+                .permissions(fs::Permissions::from_mode(0o600))
+                .tempfile_in(&self.0)?;
+            draft.write_all(content)?;
+            draft.as_file().sync_all()?;
+            draft.persist(path)?;
+            FileSystem.sync_directory(&self.0)
+        };
+        write().map_err(|source| AuthorityError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Keeps a damaged key beside. The next one that is damaged takes its place.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, AuthorityError> {
+        let aside = self.damaged();
+        fs::rename(self.key(), &aside).map_err(|source| AuthorityError::Write {
+            path: aside.clone(),
+            source,
+        })?;
+        Ok(aside)
+    }
+
+    /// Waits until no other process makes a certificate, and keeps them from it.
+    pub(super) fn lock(&self) -> Result<Lock, AuthorityError> {
+        let path = self.lock_path();
+        let failed = |source| AuthorityError::Lock {
+            path: path.clone(),
+            source,
+        };
+        FileSystem.make_directory(&self.0).map_err(failed)?;
+        let begun = Instant::now();
+        loop {
+            let lock = FileSystem.try_lock(&path, Sharing::Exclusive);
+            match lock.map_err(failed)? {
+                Some(lock) => return Ok(lock),
+                None if begun.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_PAUSE),
+                None => return Err(AuthorityError::Busy { path }),
+            }
+        }
+    }
+}
+
+/// Reads a file that is this user's own and nobody else's to read; `None` where there is none.
+fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {
+    let failed = |source: io::Error| {
+        let path = path.to_owned();
+        match Errno::from_io_error(&source) {
+            Some(Errno::LOOP) => AuthorityError::Link { path },
+            _ => AuthorityError::Read { path, source },
+        }
+    };
+    // O_NONBLOCK: a FIFO under this name must not hold us for ever.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(flags.bits() as i32);
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    accept(path, &file.metadata().map_err(failed)?)?;
+    let mut content = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 64));
+    file.take(LARGEST)
+        .read_to_end(&mut content)
+        .map_err(failed)?;
+    Ok(Some(content))
+}
+
+/// Refuses what is no regular file, what another user put there, and what others could have read.
+fn accept(path: &Path, found: &fs::Metadata) -> Result<(), AuthorityError> {
+    let path = path.to_owned();
+    let mode = found.mode() & 0o777;
+    if !found.is_file() {
+        return Err(AuthorityError::NotAFile { path });
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if found.uid() != user {
+        let owner = found.uid();
+        return Err(AuthorityError::Foreign { path, owner, user });
+    }
+    if mode & 0o077 != 0 {
+        return Err(AuthorityError::Exposed { path, mode });
+    }
+    Ok(())
+}
