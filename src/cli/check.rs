@@ -7,7 +7,8 @@ use bytesize::ByteSize;
 
 use super::{ConfigOption, Failure, chain, load, print};
 use crate::config::{
-    Config, Credential, Kind, Limits, Need, Network, Origin, Rule, Rules, Way, readers_of,
+    Config, Credential, Intercept, Kind, Limits, Need, Network, Origin, Rule, Rules, Way,
+    readers_of,
 };
 use crate::server::Server;
 use crate::token::record::Record;
@@ -36,6 +37,9 @@ pub(super) fn run(option: &ConfigOption) -> Result<(), Failure> {
     let upstream = &config.upstream;
     let way = through(&upstream.network, &upstream.origin);
     lines.add("upstream", format!("{}{way}", upstream.origin));
+    if config.intercept.enabled {
+        lines.add("intercepts", intercept(&config.intercept));
+    }
     credential(&config.credential, option.config.as_deref(), &mut lines);
     print(&lines.0)
 }
@@ -111,6 +115,19 @@ fn with_option(mut advice: String, named: Option<&Path>) -> String {
         advice = advice.replace(command, &format!("{command} --config {file}"));
     }
     advice
+}
+
+/// What programs get that use the listeners as their proxy.
+fn intercept(intercept: &Intercept) -> String {
+    let hosts = intercept.hosts.join(", ");
+    let tunnels = intercept.tunnels.iter();
+    let tunnels: Vec<_> = tunnels
+        .map(|(host, port)| format!("{host}:{port}"))
+        .collect();
+    match tunnels.as_slice() {
+        [] => hosts,
+        tunnels => format!("{hosts}; leads to {}", list(tunnels)),
+    }
 }
 
 /// Who is served.

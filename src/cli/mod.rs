@@ -1,5 +1,6 @@
 //! The command line: one file per command, and what they share.
 
+mod ca;
 mod check;
 mod doctor;
 mod grant;
@@ -105,6 +106,9 @@ enum Command {
     Logout(logout::Options),
     /// Keys for the clients of this proxy
     Key(key::Options),
+    /// The certificate authority of this machine, for programs whose calls are intercepted
+    #[command(subcommand, after_help = ca::HELP)]
+    Ca(ca::Command),
     /// Check the configuration without touching the network
     Check,
     /// Prove each link of the chain: configuration, token file, network, clock, tokens, one request
@@ -170,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Status(options) => status::run(&cli.config, options),
         Command::Logout(options) => logout::run(&cli.config, options),
         Command::Key(options) => key::run(options),
+        Command::Ca(command) => ca::run(&cli.config, command),
         Command::Check => check::run(&cli.config),
         Command::Doctor(options) => doctor::run(&cli.config, options),
     };

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, ConfigError, Need};
 
-    fn ix_read(text: &str) -> Result<Intercept, Vec<String>> {
+    fn read_intercept(text: &str) -> Result<Intercept, Vec<String>> {
         let environment = BTreeMap::from([("STATE_DIRECTORY".to_owned(), "/state".to_owned())]);
         match Config::parse(text, None, &environment, Need::Store) {
             Ok(config) => Ok(config.intercept),
@@ -178,8 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn ix_by_default_nothing_is_intercepted_and_the_hosts_are_lucids_and_the_upstreams() {
-        let usual = ix_read("").expect("accepted");
+    fn by_default_nothing_is_intercepted_and_the_hosts_are_lucids_and_the_upstreams() {
+        let usual = read_intercept("").expect("accepted");
         assert!(!usual.enabled);
         assert_eq!(usual.hosts, LUCID);
         assert_eq!(usual.tunnels, []);
@@ -191,15 +191,15 @@ mod tests {
             ("http://localhost:1", None),
             ("https://[2001:db8::1]", None),
         ] {
-            let read = ix_read(&format!("[upstream]\nurl = \"{url}\"")).expect("accepted");
+            let read = read_intercept(&format!("[upstream]\nurl = \"{url}\"")).expect("accepted");
             let expected: Vec<_> = LUCID.into_iter().chain(also).collect();
             assert_eq!(read.hosts, expected, "{url}");
         }
     }
 
     #[test]
-    fn ix_what_is_written_is_taken_in_lower_case_and_once() {
-        let read = ix_read(
+    fn what_is_written_is_taken_in_lower_case_and_once() {
+        let read = read_intercept(
             "[intercept]\nenabled = true\nhosts = [\"API.Lucid.co\", \"api.lucid.co\", \"b_1.xn--bcher-kva.example\"]\nallow_tunnels = [\"PyPI.org:443\", \"example.com:80\", \"example.com:8443\"]",
         )
         .expect("accepted");
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn ix_each_wrong_host_is_a_problem_that_says_why_and_where() {
+    fn each_wrong_host_is_a_problem_that_says_why_and_where() {
         for (host, why) in [
             ("127.0.0.1", "an address"),
             ("[::1]", "an address"),
@@ -239,7 +239,7 @@ mod tests {
             ("api.lucid.co/x", "no full name"),
         ] {
             let text = format!("[intercept]\nhosts = [\"ok.example\", \"{host}\"]");
-            let problems = ix_read(&text).expect_err(host);
+            let problems = read_intercept(&text).expect_err(host);
             assert_eq!(problems.len(), 1, "{host}: {problems:?}");
             let expected = "line 2, column 24: intercept.hosts: ";
             assert!(problems[0].starts_with(expected), "{problems:?}");
@@ -247,15 +247,15 @@ mod tests {
             assert!(problems[0].contains("\"api.lucid.co\""), "{problems:?}");
         }
         let long = format!("{}.example", "a".repeat(64));
-        ix_read(&format!("[intercept]\nhosts = [\"{long}\"]")).expect_err("a long label");
+        read_intercept(&format!("[intercept]\nhosts = [\"{long}\"]")).expect_err("a long label");
         let long = format!("{}example", "a.".repeat(124));
-        ix_read(&format!("[intercept]\nhosts = [\"{long}\"]")).expect_err("a long name");
-        let problems = ix_read("[intercept]\nhosts = []").expect_err("none");
+        read_intercept(&format!("[intercept]\nhosts = [\"{long}\"]")).expect_err("a long name");
+        let problems = read_intercept("[intercept]\nhosts = []").expect_err("none");
         assert!(problems[0].contains("at least one name"), "{problems:?}");
     }
 
     #[test]
-    fn ix_each_wrong_tunnel_is_a_problem_that_says_why_and_where() {
+    fn each_wrong_tunnel_is_a_problem_that_says_why_and_where() {
         for (tunnel, why) in [
             ("example.com", "the port is missing"),
             ("example.com:", "no port"),
@@ -274,7 +274,7 @@ mod tests {
             ("https://example.com:443", "no port"),
         ] {
             let text = format!("[intercept]\nallow_tunnels = [\"{tunnel}\"]");
-            let problems = ix_read(&text).expect_err(tunnel);
+            let problems = read_intercept(&text).expect_err(tunnel);
             assert_eq!(problems.len(), 1, "{tunnel}: {problems:?}");
             let expected = "line 2, column 18: intercept.allow_tunnels: ";
             assert!(problems[0].starts_with(expected), "{problems:?}");
@@ -285,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn s08_ix_no_text_makes_a_panic_or_a_name_that_is_an_address(text in "\\PC{0,20}|[0-9a-fx.:\\[\\]]{0,20}") {
+        fn s08_no_text_makes_a_panic_or_a_name_that_is_an_address(text in "\\PC{0,20}|[0-9a-fx.:\\[\\]]{0,20}") {
             if refusal(&text).is_none() {
                 prop_assert!(text.parse::<IpAddr>().is_err());
                 prop_assert!(rustls::pki_types::DnsName::try_from(text.as_str()).is_ok(), "{text}");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::Issuer;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -25,6 +26,7 @@ use crate::token::disk::Lock;
 pub struct Authority {
     root: Root,
     pem: String,
+    files: Files,
     path: PathBuf,
     issuer: Issuer<'static, Key>,
     leaves: Mutex<Leaves>,
@@ -161,6 +163,18 @@ impl Renewal {
     }
 }
 
+impl Renewal {
+    /// The same of one that is still in its place.
+    pub fn now(self) -> &'static str {
+        match self {
+            Self::OtherHosts => "other hosts are intercepted now",
+            Self::Expired => "its time is over",
+            Self::NotYetValid => "its time has not come by this machine's clock",
+            Self::Old => "less than a third of its time is left",
+        }
+    }
+}
+
 impl fmt::Display for Renewal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -290,6 +304,7 @@ impl Authority {
     fn of(files: &Files, key: Key, root: Root) -> Self {
         Self {
             pem: pem::block(pem::CERTIFICATE, &root.der).to_string(),
+            files: files.clone(),
             path: files.certificate(),
             issuer: issuer(key),
             leaves: Mutex::default(),
@@ -315,6 +330,23 @@ impl Authority {
     /// The file that holds [`Authority::certificate_pem`].
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file that holds its private key.
+    pub fn key(&self) -> PathBuf {
+        self.files.key()
+    }
+
+    /// The file in this directory that holds the private key, if there is one.
+    pub fn key_path(directory: &Path) -> PathBuf {
+        Files::of(directory).key()
+    }
+
+    /// The certificate's SHA-256 in hexadecimal digits, as other programs print it.
+    pub fn fingerprint(&self) -> String {
+        let digest = digest(&SHA256, &self.root.der);
+        let bytes = digest.as_ref().iter().map(|byte| format!("{byte:02X}"));
+        bytes.collect::<Vec<_>>().join(":")
     }
 
     /// Who it is, in the form of RFC 4514.

@@ -89,7 +89,8 @@ impl Root {
         let signed =
             |certificate: &CertificateInner<Raw>| certificate.tbs_certificate().to_der().ok();
         let message = signed(&content)?;
-        let is_same = signed(&parse(&again.der)?)? == message;
+        let is_same = signed(&parse(&again.der)?)? == message
+            && content.signature_algorithm() == content.tbs_certificate().signature();
         let is_signed = key.has_signed(&message, content.signature().as_bytes()?);
         (is_same && is_signed).then_some(Self { der, ..again })
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::Issuer;
 use rustls::ServerConfig;
@@ -19,6 +19,9 @@ use crate::clock;
 
 /// So long before the authority's own end the log tells of it: a process that runs on needs a new start.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How often the log tells of clients that ask for another host.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Why no TLS connection can be accepted for a host.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +113,7 @@ fn config(
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(OneHost {
             host: host.to_owned(),
+            told: Mutex::default(),
             certified: Arc::new(certified(host, issuer, validity)?),
         }));
     config.alpn_protocols = [&b"h2"[..], b"http/1.1"].map(<[u8]>::to_vec).to_vec();
@@ -134,17 +138,34 @@ fn certified(
 /// Shows the one certificate to whoever asks for its host, or for none.
 struct OneHost {
     host: String,
+    /// When it was last told that somebody asked for another host.
+    told: Mutex<Option<Instant>>,
     certified: Arc<CertifiedKey>,
+}
+
+impl OneHost {
+    /// Says who was asked for in vain, once a minute at the most: a program that asks so asks so again.
+    fn tell(&self, name: &str, now: Instant) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_due(*told, now) {
+            *told = Some(now);
+            tracing::warn!(
+                "a client asked for {name} in the TLS handshake of a connection to {}, and was refused",
+                self.host
+            );
+        }
+    }
+}
+
+fn is_due(told: Option<Instant>, now: Instant) -> bool {
+    told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY)
 }
 
 impl ResolvesServerCert for OneHost {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         match hello.server_name() {
             Some(name) if !name.eq_ignore_ascii_case(&self.host) => {
-                tracing::warn!(
-                    "a client asked for {name} in the TLS handshake of a connection to {}; it was refused",
-                    self.host
-                );
+                self.tell(name, Instant::now());
                 None
             }
             _ => Some(self.certified.clone()),
@@ -157,5 +178,21 @@ impl fmt::Debug for OneHost {
         f.debug_struct("OneHost")
             .field("host", &self.host)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_another_host_is_told_of_once_a_minute() {
+        let now = Instant::now();
+        assert!(is_due(None, now));
+        assert!(!is_due(
+            Some(now),
+            now + TELL_EVERY - Duration::from_nanos(1)
+        ));
+        assert!(is_due(Some(now), now + TELL_EVERY));
     }
 }

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s06_ix_a_block_is_read_back_and_was_written_without_growing() {
+    fn s06_a_block_is_read_back_and_was_written_without_growing() {
         for length in [0, 1, 47, 48, 49, 96, 138, 1000] {
             let der: Vec<u8> = (0..length).map(|it| (it % 251) as u8).collect();
             let text = block(PRIVATE_KEY, &der);

@@ -68,6 +68,7 @@ fn help_and_usage() {
         "refresh",
         "status",
         "logout",
+        "ca",
         "check",
         "doctor",
         "--config",

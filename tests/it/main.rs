@@ -10,6 +10,7 @@ mod bad_input;
 mod big_bodies;
 mod browser;
 mod by_proxy;
+mod ca;
 mod check;
 mod client_keys;
 mod clients;
