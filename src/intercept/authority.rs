@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::Issuer;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 pub use super::certificate::Validity;
-use super::certificate::{Root, issuer};
+use super::certificate::{Chain, Signer};
 use super::files::Files;
 use super::key::Key;
 use super::leaf::{LeafError, Leaves};
@@ -24,11 +23,11 @@ use crate::token::disk::Lock;
 
 /// Whom intercepted programs trust, and who vouches for the hosts that are intercepted.
 pub struct Authority {
-    root: Root,
+    chain: Chain,
     pem: String,
     files: Files,
     path: PathBuf,
-    issuer: Issuer<'static, Key>,
+    signer: Signer,
     leaves: Mutex<Leaves>,
 }
 
@@ -276,7 +275,7 @@ impl Authority {
             return Ok(Kept::Nothing);
         };
         Ok(match parse(&content) {
-            Some((key, root)) => Kept::Whole(Box::new(Self::of(&files, key, root))),
+            Some((key, chain)) => Kept::Whole(Box::new(Self::of(&files, key, chain))),
             None => Kept::Damaged,
         })
     }
@@ -288,33 +287,41 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
         let validity = Validity::from_now(now).ok_or(AuthorityError::Clock)?;
-        let key = Key::generate().map_err(|_| AuthorityError::Random)?;
-        let root = Root::make(&key, hosts, validity).map_err(|error| match error {
+        let generate = || Key::generate().map_err(|_| AuthorityError::Random);
+        let (root, key) = (generate()?, generate()?);
+        let chain = Chain::make(&root, &key, hosts, validity).map_err(|error| match error {
             rcgen::Error::Time => AuthorityError::Clock,
             error => AuthorityError::Make(error),
         })?;
+        // What this key could do is done.
+        drop(root);
         let pkcs8 = key.to_pkcs8().map_err(|_| AuthorityError::Random)?;
         let secret = pem::block(pem::PRIVATE_KEY, pkcs8.as_ref());
-        let public = pem::block(pem::CERTIFICATE, &root.der);
-        let both = Zeroizing::new([secret.as_bytes(), public.as_bytes()].concat());
-        files.write(&files.key(), &both)?;
-        Ok(Self::of(files, key, root))
+        let public = [&chain.signer, &chain.root].map(|it| pem::block(pem::CERTIFICATE, it));
+        let all = [
+            secret.as_bytes(),
+            public[0].as_bytes(),
+            public[1].as_bytes(),
+        ];
+        let all = Zeroizing::new(all.concat());
+        files.write(&files.key(), &all)?;
+        Ok(Self::of(files, key, chain))
     }
 
-    fn of(files: &Files, key: Key, root: Root) -> Self {
+    fn of(files: &Files, key: Key, chain: Chain) -> Self {
         Self {
-            pem: pem::block(pem::CERTIFICATE, &root.der).to_string(),
+            pem: pem::block(pem::CERTIFICATE, &chain.root).to_string(),
             files: files.clone(),
             path: files.certificate(),
-            issuer: issuer(key),
+            signer: Signer::new(key, &chain),
             leaves: Mutex::default(),
-            root,
+            chain,
         }
     }
 
     /// Whether it does not do for these hosts and this time, and why.
     pub fn renewal(&self, hosts: &[String], now: SystemTime) -> Option<Renewal> {
-        Renewal::needed(&self.root.hosts, self.root.validity, hosts, now)
+        Renewal::needed(&self.chain.hosts, self.chain.validity, hosts, now)
     }
 
     /// The certificate that programs have to trust, as a file holds it (RFC 7468).
@@ -324,7 +331,7 @@ impl Authority {
 
     /// The same in DER.
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.root.der
+        &self.chain.root
     }
 
     /// The file that holds [`Authority::certificate_pem`].
@@ -344,24 +351,24 @@ impl Authority {
 
     /// The certificate's SHA-256 in hexadecimal digits, as other programs print it.
     pub fn fingerprint(&self) -> String {
-        let digest = digest(&SHA256, &self.root.der);
+        let digest = digest(&SHA256, &self.chain.root);
         let bytes = digest.as_ref().iter().map(|byte| format!("{byte:02X}"));
         bytes.collect::<Vec<_>>().join(":")
     }
 
     /// Who it is, in the form of RFC 4514.
     pub fn subject(&self) -> &str {
-        &self.root.subject
+        &self.chain.subject
     }
 
     /// The hosts that it may vouch for, with all names below theirs.
     pub fn hosts(&self) -> &[String] {
-        &self.root.hosts
+        &self.chain.hosts
     }
 
     /// Its time.
     pub fn validity(&self) -> Validity {
-        self.root.validity
+        self.chain.validity
     }
 
     /// How a TLS connection is accepted that an intercepted client believes to be to `host`.
@@ -378,7 +385,7 @@ impl Authority {
 
     fn acceptor_at(&self, host: &str, now: SystemTime) -> Result<Arc<ServerConfig>, LeafError> {
         let host = self
-            .root
+            .chain
             .hosts
             .iter()
             .find(|known| known.eq_ignore_ascii_case(host));
@@ -387,27 +394,30 @@ impl Authority {
             .leaves
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        leaves.for_host(host, &self.issuer, self.root.validity, now)
+        leaves.for_host(host, &self.signer, now)
     }
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority")
-            .field("subject", &self.root.subject)
-            .field("hosts", &self.root.hosts)
-            .field("until", &clock::utc(self.root.validity.end))
+            .field("subject", &self.chain.subject)
+            .field("hosts", &self.chain.hosts)
+            .field("until", &clock::utc(self.chain.validity.end))
             .finish_non_exhaustive()
     }
 }
 
-/// A key and the certificate that was made for it; `None` for everything else.
-fn parse(content: &[u8]) -> Option<(Key, Root)> {
+/// A key and the certificates that were made for it; `None` for everything else.
+fn parse(content: &[u8]) -> Option<(Key, Chain)> {
     let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(content).ok()?;
     let pkcs8 = Zeroizing::new(pkcs8);
     let key = Key::from_pkcs8(pkcs8.secret_pkcs8_der()).ok()?;
-    let root = Root::read(CertificateDer::from_pem_slice(content).ok()?, &key)?;
-    Some((key, root))
+    let certificates = CertificateDer::pem_slice_iter(content);
+    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().ok()?;
+    let [signer, root] = <[_; 2]>::try_from(certificates).ok()?;
+    let chain = Chain::read(root, signer, &key)?;
+    Some((key, chain))
 }
 
 #[cfg(test)]

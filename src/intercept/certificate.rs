@@ -1,18 +1,18 @@
-//! What the authority's certificate says, and what certificates of hosts say that it vouches for.
+//! What the authority's certificates say, and what certificates of hosts say that it vouches for.
 
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CidrSubnet, DistinguishedName, DnType, Error,
-    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyUsagePurpose, NameConstraints,
-    PublicKeyData, SanType, date_time_ymd,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose,
+    NameConstraints, PublicKeyData, SanType, SigningKey, date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
 
-use super::key::Key;
+use super::key::{Key, Public};
 
 /// Certificates begin so long before they are made: not all clocks are right.
 pub(super) const BEFORE: Duration = Duration::from_secs(60 * 60);
@@ -53,47 +53,86 @@ impl Validity {
     }
 }
 
-/// The authority's certificate, and what it says.
+/// The authority's two certificates, and what they say.
+///
+/// Programs trust the root. Its key has signed the other one and is gone; the key that is kept is the signer's. Both say
+/// the same of the hosts, but what a root says some libraries do not heed, Java's among them, while nobody overlooks what
+/// is said by a certificate on the way.
 #[derive(Clone, Debug)]
-pub(super) struct Root {
-    pub(super) der: CertificateDer<'static>,
-    /// In the form of RFC 4514.
+pub(super) struct Chain {
+    pub(super) root: CertificateDer<'static>,
+    pub(super) signer: CertificateDer<'static>,
+    /// The root's, in the form of RFC 4514.
     pub(super) subject: String,
     pub(super) hosts: Vec<String>,
     pub(super) validity: Validity,
 }
 
-impl Root {
-    /// Makes one for a key, signed by itself.
-    pub(super) fn make(key: &Key, hosts: &[String], validity: Validity) -> Result<Self, Error> {
-        let der = root_params(key, hosts, validity)?
-            .self_signed(key)?
-            .der()
-            .clone();
+impl Chain {
+    /// Makes both. Nobody needs the root's key afterwards.
+    pub(super) fn make(
+        root: &Key,
+        signer: &Key,
+        hosts: &[String],
+        validity: Validity,
+    ) -> Result<Self, Error> {
+        Self::signed_by(root, &root.public(), signer, hosts, validity)
+    }
+
+    fn signed_by(
+        signs: &Key,
+        root: &Public,
+        signer: &Key,
+        hosts: &[String],
+        validity: Validity,
+    ) -> Result<Self, Error> {
+        let name = root_name(root);
+        let of_root = authority(&name, hosts, validity, 1)?;
+        let id = of_root.key_identifier(root);
+        let issuer = issuer(&name, KeyIdMethod::PreSpecified(id), signs);
+        let mut of_signer = authority(&signer_name(signer), hosts, validity, 0)?;
+        of_signer.use_authority_key_identifier_extension = true;
         Ok(Self {
-            subject: format!("CN={}", common_name(key)),
-            der,
+            root: of_root.signed_by(root, &issuer)?.der().clone(),
+            signer: of_signer.signed_by(signer, &issuer)?.der().clone(),
+            subject: format!("CN={name}"),
             hosts: hosts.to_vec(),
             validity,
         })
     }
 
-    /// Reads one that was made for this key; `None` for every other certificate, also one of another version of this
-    /// program that made them otherwise.
-    pub(super) fn read(der: CertificateDer<'static>, key: &Key) -> Option<Self> {
-        let content = parse(&der)?;
+    /// Reads those that were made for this key; `None` for all others, also those of another version of this program that
+    /// made them otherwise.
+    pub(super) fn read(
+        root: CertificateDer<'static>,
+        signer: CertificateDer<'static>,
+        key: &Key,
+    ) -> Option<Self> {
+        let content = parse(&root)?;
         let begin = content.tbs_certificate().validity().not_before;
         let validity = Validity::of_authority(begin.to_system_time())?;
         let hosts = permitted(&content)?;
-        let again = Self::make(key, &hosts, validity).ok()?;
-        let signed =
-            |certificate: &CertificateInner<Raw>| certificate.tbs_certificate().to_der().ok();
-        let message = signed(&content)?;
-        let is_same = signed(&parse(&again.der)?)? == message
-            && content.signature_algorithm() == content.tbs_certificate().signature();
-        let is_signed = key.has_signed(&message, content.signature().as_bytes()?);
-        (is_same && is_signed).then_some(Self { der, ..again })
+        let public = content.tbs_certificate().subject_public_key_info();
+        let public = Public::from_bytes(public.subject_public_key.as_bytes()?);
+        // All but the signatures is what it would be if it were made now.
+        let again = Self::signed_by(key, &public, key, &hosts, validity).ok()?;
+        let is_whole = is_same_signed_by(&root, &again.root, &public)?
+            && is_same_signed_by(&signer, &again.signer, &public)?;
+        is_whole.then_some(Self {
+            root,
+            signer,
+            ..again
+        })
     }
+}
+
+/// Whether a certificate says what another does, and this key has signed it.
+fn is_same_signed_by(der: &[u8], again: &[u8], key: &Public) -> Option<bool> {
+    let (content, again) = (parse(der)?, parse(again)?);
+    let message = content.tbs_certificate().to_der().ok()?;
+    let is_same = again.tbs_certificate().to_der().ok()? == message
+        && content.signature_algorithm() == content.tbs_certificate().signature();
+    Some(is_same && key.has_signed(&message, content.signature().as_bytes()?))
 }
 
 fn parse(der: &[u8]) -> Option<CertificateInner<Raw>> {
@@ -118,17 +157,23 @@ fn permitted(certificate: &CertificateInner<Raw>) -> Option<Vec<String>> {
 }
 
 /// Another for every key: where several are trusted, no library takes one for another.
-fn common_name(key: &Key) -> String {
+fn root_name(key: &Public) -> String {
     format!("lucid-proxy on this machine {}", key.id())
 }
 
-fn root_params(
-    key: &Key,
+fn signer_name(key: &Key) -> String {
+    format!("lucid-proxy signer {}", key.public().id())
+}
+
+/// What both of the authority's certificates say; below it there may be so many more.
+fn authority(
+    name: &str,
     hosts: &[String],
     validity: Validity,
+    below: u8,
 ) -> Result<CertificateParams, Error> {
-    let mut params = params(&common_name(key), validity)?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let mut params = params(name, validity)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     // Names of hosts are all that constraints of names constrain. Without this, a stolen key could sign programs and mail.
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -142,17 +187,36 @@ fn root_params(
     Ok(params)
 }
 
-/// Who vouches for hosts with this key.
-pub(super) fn issuer(key: Key) -> Issuer<'static, Key> {
+/// Who signs with a key, under this name.
+fn issuer<S: SigningKey>(name: &str, id: KeyIdMethod, key: S) -> Issuer<'static, S> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = named(&common_name(&key));
+    params.distinguished_name = named(name);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_identifier_method = id;
     Issuer::new(params, key)
+}
+
+/// Vouches for hosts: the key that is kept, and the certificate that goes with what it signs.
+#[derive(Debug)]
+pub(super) struct Signer {
+    issuer: Issuer<'static, Key>,
+    pub(super) certificate: CertificateDer<'static>,
+    pub(super) validity: Validity,
+}
+
+impl Signer {
+    pub(super) fn new(key: Key, chain: &Chain) -> Self {
+        Self {
+            issuer: issuer(&signer_name(&key), KeyIdMethod::Sha256, key),
+            certificate: chain.signer.clone(),
+            validity: chain.validity,
+        }
+    }
 }
 
 /// Vouches for a host.
 pub(super) fn certify(
-    issuer: &Issuer<'static, Key>,
+    signer: &Signer,
     host: &str,
     public_key: &impl PublicKeyData,
     validity: Validity,
@@ -164,7 +228,7 @@ pub(super) fn certify(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    params.signed_by(public_key, issuer)
+    params.signed_by(public_key, &signer.issuer)
 }
 
 fn params(common_name: &str, validity: Validity) -> Result<CertificateParams, Error> {

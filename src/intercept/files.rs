@@ -15,6 +15,8 @@ use crate::token::disk::{Disk, FileSystem, Lock, Sharing};
 
 /// Larger than what is ever written, small enough that a wrong file does no harm.
 const LARGEST: u64 = 64 << 10;
+/// How the names of files begin that are not whole yet.
+const DRAFT: &str = ".ca-";
 /// How long another process may take to make a certificate.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Between two attempts to take the lock.
@@ -29,7 +31,7 @@ impl Files {
         Self(directory.to_owned())
     }
 
-    /// The private key and its certificate in one file, so that nobody ever finds one without the other.
+    /// The private key and its certificates in one file, so that nobody ever finds one without the others.
     pub(super) fn key(&self) -> PathBuf {
         self.0.join("ca-key.pem")
     }
@@ -64,7 +66,7 @@ impl Files {
     pub(super) fn write(&self, path: &Path, content: &[u8]) -> Result<(), AuthorityError> {
         let write = || {
             let mut draft = tempfile::Builder::new()
-                .prefix(".ca-")
+                .prefix(DRAFT)
                 .suffix(".tmp")
                 .permissions(fs::Permissions::from_mode(0o600))
                 .tempfile_in(&self.0)?;
@@ -89,6 +91,19 @@ impl Files {
         Ok(aside)
     }
 
+    /// Removes what a process left that was killed while it wrote. Only who has the lock writes.
+    fn remove_drafts(&self) {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(DRAFT) && name.ends_with(".tmp") {
+                // Another user's cannot be removed, and does no harm.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Waits until no other process makes a certificate, and keeps them from it.
     pub(super) fn lock(&self) -> Result<Lock, AuthorityError> {
         let path = self.lock_path();
@@ -101,7 +116,10 @@ impl Files {
         loop {
             let lock = FileSystem.try_lock(&path, Sharing::Exclusive);
             match lock.map_err(failed)? {
-                Some(lock) => return Ok(lock),
+                Some(lock) => {
+                    self.remove_drafts();
+                    return Ok(lock);
+                }
                 None if begun.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_PAUSE),
                 None => return Err(AuthorityError::Busy { path }),
             }

@@ -31,17 +31,43 @@ impl Key {
         self.0.to_pkcs8v1()
     }
 
+    /// The half of it that everybody may know.
+    pub(super) fn public(&self) -> Public {
+        Public(self.der_bytes().to_vec())
+    }
+}
+
+/// The public half of a key of this kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Public(Vec<u8>);
+
+impl Public {
+    /// The one that stands in a certificate. Whether it is one shows when it is used.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     /// What tells one key from another, for people.
     pub(super) fn id(&self) -> String {
-        let digest = digest(&SHA256, self.der_bytes());
+        let digest = digest(&SHA256, &self.0);
         let begin = digest.as_ref().iter().take(4);
         begin.map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether this key has signed `message`.
+    /// Whether the private half has signed `message`.
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.der_bytes());
+        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.0);
         public.verify(message, signature).is_ok()
+    }
+}
+
+impl PublicKeyData for Public {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
     }
 }
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rcgen::Issuer;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
@@ -13,7 +12,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::certificate::{Validity, certify};
+use super::certificate::{Signer, Validity, certify};
 use super::key::Key;
 use crate::clock;
 
@@ -62,8 +61,7 @@ impl Leaves {
     pub(super) fn for_host(
         &mut self,
         host: &str,
-        issuer: &Issuer<'static, Key>,
-        authority: Validity,
+        signer: &Signer,
         now: SystemTime,
     ) -> Result<Arc<ServerConfig>, LeafError> {
         if let Some(leaf) = self.0.get(host)
@@ -71,7 +69,7 @@ impl Leaves {
         {
             return Ok(leaf.config.clone());
         }
-        let leaf = Leaf::make(host, issuer, authority, now)?;
+        let leaf = Leaf::make(host, signer, now)?;
         let config = leaf.config.clone();
         self.0.insert(host.to_owned(), leaf);
         Ok(config)
@@ -79,12 +77,8 @@ impl Leaves {
 }
 
 impl Leaf {
-    fn make(
-        host: &str,
-        issuer: &Issuer<'static, Key>,
-        authority: Validity,
-        now: SystemTime,
-    ) -> Result<Self, LeafError> {
+    fn make(host: &str, signer: &Signer, now: SystemTime) -> Result<Self, LeafError> {
+        let authority = signer.validity;
         let validity = authority.of_leaf(now).ok_or(LeafError::Expired)?;
         if authority.end.duration_since(now).unwrap_or_default() < WARN_BEFORE {
             tracing::warn!(
@@ -94,18 +88,14 @@ impl Leaf {
         }
         let left = validity.end.duration_since(now).unwrap_or_default();
         Ok(Self {
-            config: Arc::new(config(host, issuer, validity)?),
+            config: Arc::new(config(host, signer, validity)?),
             made: now,
             renewed: now + left / 2,
         })
     }
 }
 
-fn config(
-    host: &str,
-    issuer: &Issuer<'static, Key>,
-    validity: Validity,
-) -> Result<ServerConfig, LeafError> {
+fn config(host: &str, signer: &Signer, validity: Validity) -> Result<ServerConfig, LeafError> {
     let provider = Arc::new(default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -114,7 +104,7 @@ fn config(
         .with_cert_resolver(Arc::new(OneHost {
             host: host.to_owned(),
             told: Mutex::default(),
-            certified: Arc::new(certified(host, issuer, validity)?),
+            certified: Arc::new(certified(host, signer, validity)?),
         }));
     config.alpn_protocols = [&b"h2"[..], b"http/1.1"].map(<[u8]>::to_vec).to_vec();
     config.ticketer = Ticketer::new().map_err(LeafError::Tls)?;
@@ -122,17 +112,14 @@ fn config(
 }
 
 /// A new key, and the certificate for it.
-fn certified(
-    host: &str,
-    issuer: &Issuer<'static, Key>,
-    validity: Validity,
-) -> Result<CertifiedKey, LeafError> {
+fn certified(host: &str, signer: &Signer, validity: Validity) -> Result<CertifiedKey, LeafError> {
     let key = Key::generate().map_err(|_| LeafError::Random)?;
-    let certificate = certify(issuer, host, &key, validity).map_err(LeafError::Make)?;
+    let certificate = certify(signer, host, &key, validity).map_err(LeafError::Make)?;
     let pkcs8 = key.to_pkcs8().map_err(|_| LeafError::Random)?;
     let borrowed = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.as_ref()));
     let signing = any_ecdsa_type(&borrowed).map_err(LeafError::Tls)?;
-    Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
+    let chain = vec![certificate.der().clone(), signer.certificate.clone()];
+    Ok(CertifiedKey::new(chain, signing))
 }
 
 /// Shows the one certificate to whoever asks for its host, or for none.

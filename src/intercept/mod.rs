@@ -2,7 +2,7 @@
 //! made and kept on this machine, and what makes programs trust it.
 //!
 //! Nothing here is ever put into the system's trust store. The authority can vouch for nothing but web servers of the
-//! hosts that are intercepted, which its own certificate says (RFC 5280 section 4.2.1.10), so that even its stolen key is
+//! hosts that are intercepted, which its own certificates say (RFC 5280 section 4.2.1.10), so that even its stolen key is
 //! of no use for any other host.
 
 pub mod authority;

@@ -21,6 +21,11 @@ impl Trust {
         for error in &system.errors {
             tracing::warn!("of this system's trusted certificates some are left out: {error}");
         }
+        if system.certs.is_empty() {
+            tracing::warn!(
+                "this system has no trusted certificates: programs will trust ours alone; install them (Debian: apt-get install ca-certificates)"
+            );
+        }
         let mut trust = Self(vec![authority.certificate().clone()]);
         trust.add(system.certs);
         trust

@@ -12,6 +12,10 @@ use std::time::SystemTime;
 use lucid_proxy::intercept::Authority;
 use lucid_proxy::intercept::trust::Trust;
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
 
 use crate::world::{World, errors, is_there, missing, printed};
 
@@ -59,12 +63,20 @@ struct Forged {
 
 impl Forged {
     fn by(world: &World, change: impl FnOnce(&mut CertificateParams), names: &[&str]) -> Self {
-        let key = fs::read_to_string(world.state().join("ca-key.pem")).expect("a key");
-        let key = KeyPair::from_pem(&key).expect("the key");
-        let subject = fact(&shown(world), "subject");
+        let stolen = fs::read_to_string(world.state().join("ca-key.pem")).expect("a key");
+        let key = KeyPair::from_pem(&stolen).expect("the key");
+        let signer = stolen.split_inclusive("-----END CERTIFICATE-----\n").next();
+        let (_, signer) = signer
+            .expect("a block")
+            .split_once("PRIVATE KEY-----\n-----B")
+            .expect("two");
+        let signer = format!("-----B{signer}");
+        let read = CertificateDer::from_pem_slice(signer.as_bytes()).expect("PEM");
+        let read = Certificate::from_der(&read).expect("the signer's certificate");
+        let subject = read.tbs_certificate().subject().to_string();
+        let common_name = subject.strip_prefix("CN=").expect("a common name");
         let mut issuer = CertificateParams::default();
         issuer.distinguished_name = Default::default();
-        let common_name = subject.strip_prefix("CN=").expect("a common name");
         issuer
             .distinguished_name
             .push(DnType::CommonName, common_name);
@@ -74,14 +86,19 @@ impl Forged {
         leaf.use_authority_key_identifier_extension = true;
         change(&mut leaf);
         let leaf_key = KeyPair::generate().expect("a key");
-        let leaf = leaf.signed_by(&leaf_key, &issuer).expect("signed");
+        let leaf = leaf.signed_by(&leaf_key, &issuer).expect("signed").pem();
         let directory = tempfile::tempdir().expect("a directory");
-        fs::write(directory.path().join("leaf.pem"), leaf.pem()).expect("written");
+        let write = |name: &str, content: String| {
+            fs::write(directory.path().join(name), content).expect("written");
+        };
+        write("chain.pem", format!("{leaf}{signer}"));
+        write("leaf.pem", leaf);
+        write("signer.pem", signer);
         Self { directory }
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("leaf.pem")
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 }
 
@@ -221,7 +238,7 @@ fn processes_that_start_at_once_print_the_same() {
 }
 
 /// Whether OpenSSL takes this certificate for a web server's of this name.
-fn openssl_verifies(authority: &Path, leaf: &Path, purpose: &str) -> Result<(), String> {
+fn openssl_verifies(authority: &Path, forged: &Forged, purpose: &str) -> Result<(), String> {
     let output = Command::new("openssl")
         .args([
             "verify",
@@ -232,7 +249,9 @@ fn openssl_verifies(authority: &Path, leaf: &Path, purpose: &str) -> Result<(), 
             purpose,
             "-CAfile",
         ])
-        .args([authority, leaf])
+        .arg(authority)
+        .arg("-untrusted")
+        .args([forged.path("signer.pem"), forged.path("leaf.pem")])
         .output()
         .expect("openssl runs");
     match output.status.success() {
@@ -242,7 +261,7 @@ fn openssl_verifies(authority: &Path, leaf: &Path, purpose: &str) -> Result<(), 
 }
 
 /// Whether GnuTLS takes it for one that the authority vouches for.
-fn gnutls_verifies(authority: &Path, leaf: &Path, purpose: &str) -> bool {
+fn gnutls_verifies(authority: &Path, forged: &Forged, purpose: &str) -> bool {
     let output = Command::new("certtool")
         .args([
             "--verify",
@@ -252,12 +271,13 @@ fn gnutls_verifies(authority: &Path, leaf: &Path, purpose: &str) -> bool {
         ])
         .arg(authority)
         .arg("--infile")
-        .arg(leaf)
+        .arg(forged.path("chain.pem"))
         .output()
         .expect("certtool runs");
     output.status.success()
 }
 
+const CODE: &str = "1.3.6.1.5.5.7.3.3";
 const SERVER: &str = "1.3.6.1.5.5.7.3.1";
 
 fn for_servers(leaf: &mut CertificateParams) {
@@ -274,9 +294,9 @@ fn s09_even_with_the_stolen_key_no_other_host_can_be_vouched_for() {
     let gnutls = has("certtool", &["--version"]);
     for good in [&HOSTS[..1], &HOSTS[1..], &HOSTS] {
         let forged = Forged::by(&world, for_servers, good);
-        openssl_verifies(&authority, &forged.path(), "sslserver").expect("a positive control");
+        openssl_verifies(&authority, &forged, "sslserver").expect("a positive control");
         assert!(
-            !gnutls || gnutls_verifies(&authority, &forged.path(), SERVER),
+            !gnutls || gnutls_verifies(&authority, &forged, SERVER),
             "{good:?}"
         );
     }
@@ -290,13 +310,13 @@ fn s09_even_with_the_stolen_key_no_other_host_can_be_vouched_for() {
         &["api.lucid.co", "10.0.0.1"],
     ] {
         let forged = Forged::by(&world, for_servers, bad);
-        let verified = openssl_verifies(&authority, &forged.path(), "sslserver");
+        let verified = openssl_verifies(&authority, &forged, "sslserver");
         let error = verified.expect_err("another host");
         let violated = error.contains("permitted subtree violation")
             || error.contains("excluded subtree violation");
         assert!(violated, "{bad:?}: {error}");
         assert!(
-            !gnutls || !gnutls_verifies(&authority, &forged.path(), SERVER),
+            !gnutls || !gnutls_verifies(&authority, &forged, SERVER),
             "{bad:?}"
         );
     }
@@ -314,9 +334,12 @@ fn s09_even_with_the_stolen_key_nothing_but_a_web_server_can_be_vouched_for() {
         leaf.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     };
     let forged = Forged::by(&world, for_code, &[]);
-    let error = openssl_verifies(&authority, &forged.path(), "codesign").expect_err("a program");
+    let error = openssl_verifies(&authority, &forged, "codesign").expect_err("a program");
     assert!(error.contains("purpose"), "{error}");
-    openssl_verifies(&authority, &forged.path(), "any").expect("a positive control");
+    openssl_verifies(&authority, &forged, "any").expect("a positive control");
+    if has("certtool", &["--version"]) {
+        assert!(!gnutls_verifies(&authority, &forged, CODE));
+    }
     let text = openssl(&[
         "x509",
         "-in",
@@ -326,7 +349,7 @@ fn s09_even_with_the_stolen_key_nothing_but_a_web_server_can_be_vouched_for() {
     ]);
     let text = printed(&text);
     for expected in [
-        "CA:TRUE, pathlen:0",
+        "CA:TRUE, pathlen:1",
         "X509v3 Name Constraints: critical",
         "X509v3 Basic Constraints: critical",
     ] {
@@ -586,4 +609,58 @@ fn check_says_what_is_intercepted() {
         "{said}"
     );
     assert!(said.contains("line 10, column 10: "), "{said}");
+}
+
+/// What Java's own judge of servers says about each chain.
+const JUDGE: &str = r#"
+import java.io.FileInputStream;
+import java.security.KeyStore;
+import java.security.cert.CertificateException;
+import java.security.cert.CertificateFactory;
+import java.security.cert.X509Certificate;
+import javax.net.ssl.TrustManagerFactory;
+import javax.net.ssl.X509TrustManager;
+
+public class Judge {
+    public static void main(String[] arguments) throws Exception {
+        var factory = CertificateFactory.getInstance("X.509");
+        var store = KeyStore.getInstance("PKCS12");
+        store.load(null, null);
+        store.setCertificateEntry("root", factory.generateCertificate(new FileInputStream(arguments[0])));
+        var managers = TrustManagerFactory.getInstance("PKIX");
+        managers.init(store);
+        var judge = (X509TrustManager) managers.getTrustManagers()[0];
+        for (int i = 1; i < arguments.length; i++) {
+            var chain = factory.generateCertificates(new FileInputStream(arguments[i]));
+            try {
+                judge.checkServerTrusted(chain.toArray(new X509Certificate[0]), "ECDHE_ECDSA");
+                System.out.println("trusted");
+            } catch (CertificateException error) {
+                System.out.println("refused");
+            }
+        }
+    }
+}
+"#;
+
+/// Java does not heed what a root says of names: what the signer's certificate says has to do.
+#[test]
+fn s09_java_refuses_what_a_stolen_key_signs_for_other_hosts_too() {
+    if !has("javac", &["-version"]) {
+        return;
+    }
+    let world = World::new();
+    let authority = path(&world);
+    let source = world.directory.path().join("Judge.java");
+    fs::write(&source, JUDGE).expect("written");
+    let names: [&[&str]; 4] = [&HOSTS, &["example.com"], &["127.0.0.1"], &["api.lucid.app"]];
+    let forged = names.map(|names| Forged::by(&world, for_servers, names));
+    let mut java = Command::new("java");
+    java.arg(&source).arg(&authority);
+    let output = java
+        .args(forged.each_ref().map(|it| it.path("chain.pem")))
+        .output();
+    let output = output.expect("java runs");
+    assert!(output.status.success(), "{}", errors(&output));
+    assert_eq!(printed(&output), "trusted\nrefused\nrefused\ntrusted\n");
 }
