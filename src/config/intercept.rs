@@ -26,6 +26,8 @@ pub struct Intercept {
     pub tunnels: Vec<(String, u16)>,
     /// Where the local certificate authority is kept.
     pub directory: PathBuf,
+    /// Whether the listeners belong to one program that was started for them, and lead it everywhere. No file says so.
+    pub private: bool,
 }
 
 /// Takes `[intercept]` out of the file. Without `hosts` there, it is Lucid's own names and that of the upstream.
@@ -47,6 +49,7 @@ pub(super) fn check<'a>(
         hosts,
         tunnels,
         directory: state_directory(environment),
+        private: false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub enum DialError {
     /// The name is unknown.
     #[error("cannot find the address of {0}: {1}{advice}", advice = .0.advice())]
     LookUp(Peer, io::Error),
+    /// The name stands for addresses alone that are not to be reached, as this one, for this reason.
+    #[error("{host} stands for {1}, which is {2}; no tunnel leads to such an address", host = .0.host)]
+    Prohibited(Origin, IpAddr, &'static str),
     /// Nobody answers there.
     #[error("cannot connect to {0}: {1}{advice}", advice = .0.advice())]
     Connect(Peer, Attempts),

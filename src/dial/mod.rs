@@ -16,7 +16,7 @@ pub mod tunnel;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +43,11 @@ pub struct Dialer {
     way: Route,
     /// Towards the origin.
     tls: Option<Tls>,
+    judge: Option<Judge>,
 }
+
+/// Says what is wrong with an address, where something is.
+pub type Judge = fn(IpAddr) -> Option<&'static str>;
 
 /// Where the first step of a connection leads.
 #[derive(Clone, Debug)]
@@ -62,6 +66,19 @@ pub struct Tls {
     name: ServerName<'static>,
 }
 
+impl Route {
+    fn to(network: &Network, origin: &Origin) -> Result<Self, TlsError> {
+        Ok(match network.way_to(origin) {
+            Way::Direct(_) => Self::Direct,
+            Way::Proxy(proxy) => Self::Proxy(
+                proxy.clone(),
+                Tls::towards(network, &proxy.origin, Vec::new())?,
+            ),
+            Way::Unknown(unusable) => Self::Unknown(unusable.to_string()),
+        })
+    }
+}
+
 impl Dialer {
     /// Prepares to reach `origin` by this network; over TLS, `alpn` names the protocols that are offered, the best first.
     ///
@@ -69,18 +86,32 @@ impl Dialer {
     ///
     /// When TLS is to be spoken and nobody is trusted.
     pub fn new(network: &Network, origin: &Origin, alpn: Vec<Vec<u8>>) -> Result<Self, TlsError> {
-        let way = match network.way_to(origin) {
-            Way::Direct(_) => Route::Direct,
-            Way::Proxy(proxy) => Route::Proxy(
-                proxy.clone(),
-                Tls::towards(network, &proxy.origin, Vec::new())?,
-            ),
-            Way::Unknown(unusable) => Route::Unknown(unusable.to_string()),
-        };
+        let way = Route::to(network, origin)?;
         Ok(Self {
             origin: origin.clone(),
             way,
             tls: Tls::towards(network, origin, alpn)?,
+            judge: None,
+        })
+    }
+
+    /// Prepares to reach `origin` for somebody who speaks with it by themselves, TLS too. Only addresses that `judge` lets
+    /// pass are connected to. Through a proxy that is the proxy's to see to, which looks the name up.
+    ///
+    /// # Errors
+    ///
+    /// When TLS is to be spoken with a proxy and nobody is trusted.
+    pub fn for_tunnels(
+        network: &Network,
+        origin: &Origin,
+        judge: Option<Judge>,
+    ) -> Result<Self, TlsError> {
+        let way = Route::to(network, origin)?;
+        Ok(Self {
+            origin: origin.clone(),
+            way,
+            tls: None,
+            judge,
         })
     }
 
@@ -98,6 +129,7 @@ impl Dialer {
             origin: self.origin.clone(),
             way: self.way.clone(),
             tls,
+            judge: self.judge,
         }
     }
 
@@ -135,7 +167,7 @@ impl Dialer {
         bound: Duration,
         progress: &mut Progress,
     ) -> Result<Stream, DialError> {
-        let tcp = reach(&peer, bound, progress).await?;
+        let tcp = reach(&peer, self.judge, bound, progress).await?;
         let in_tls = |tls| Stream::Tls(Box::new(tls));
         match &self.way {
             Route::Proxy(proxy, None) => {
@@ -253,11 +285,16 @@ impl fmt::Debug for Tls {
 /// Connects to the first address of `peer` that answers.
 async fn reach(
     peer: &Peer,
+    judge: Option<Judge>,
     bound: Duration,
     progress: &mut Progress,
 ) -> Result<TcpStream, DialError> {
     let addresses = look_up(peer.origin()).await;
     let addresses = addresses.map_err(|error| DialError::LookUp(peer.clone(), error))?;
+    let addresses = match (peer, judge) {
+        (Peer::Server(origin), Some(judge)) => permitted(origin, addresses, judge)?,
+        _ => addresses,
+    };
     let addresses = race::interleave(&addresses);
     let pace = race::pace(bound, addresses.len());
     progress.step = Step::Connect(peer.clone());
@@ -272,6 +309,23 @@ async fn reach(
             Ok(tcp)
         }
         None => Err(DialError::Connect(peer.clone(), std::mem::take(attempts))),
+    }
+}
+
+/// Those of the addresses with which nothing is wrong.
+fn permitted(
+    origin: &Origin,
+    addresses: Vec<SocketAddr>,
+    judge: Judge,
+) -> Result<Vec<SocketAddr>, DialError> {
+    let first = addresses.first().map(SocketAddr::ip);
+    let is_good = |address: &SocketAddr| judge(address.ip()).is_none();
+    let good: Vec<_> = addresses.into_iter().filter(is_good).collect();
+    match first.and_then(|first| Some((first, judge(first)?))) {
+        Some((first, why)) if good.is_empty() => {
+            Err(DialError::Prohibited(origin.clone(), first, why))
+        }
+        _ => Ok(good),
     }
 }
 

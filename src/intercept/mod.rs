@@ -5,8 +5,10 @@
 //! hosts that are intercepted, which its own certificates say (RFC 5280 section 4.2.1.10), so that even its stolen key is
 //! of no use for any other host.
 
+pub mod address;
 pub mod authority;
 mod certificate;
+pub mod connect;
 mod files;
 mod key;
 mod leaf;

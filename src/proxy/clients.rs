@@ -12,6 +12,7 @@ use http::request::Parts;
 
 use super::Proxy;
 use super::exchange::Exchange;
+use super::guard::Guard;
 use super::policy::Policy;
 use super::reply::Refusal;
 use crate::config::{KeyHash, KnownClient};
@@ -19,7 +20,7 @@ use crate::secret::Zeroizing;
 
 /// Everybody who may use the proxy.
 #[derive(Clone, Debug)]
-pub struct Clients(Vec<Client>);
+pub struct Clients(Vec<Arc<Client>>);
 
 /// Somebody who may use the proxy.
 #[derive(Clone, Debug)]
@@ -36,16 +37,50 @@ impl Proxy {
     pub(super) fn identify(
         &self,
         head: &Parts,
+        guard: &Guard,
         exchange: Option<&mut Exchange>,
-    ) -> Result<Option<&Client>, Refusal> {
+    ) -> Result<Option<Arc<Client>>, Refusal> {
         let Some(clients) = &self.settings.clients else {
             return Ok(None);
         };
-        let client = clients.identify(&head.headers)?;
-        if let Some(exchange) = exchange {
-            exchange.client = Some(client.name.clone());
-        }
+        let client = match guard.known_client() {
+            Known::ByKey => clients.identify(&head.headers)?.clone(),
+            Known::Is(client) => client.clone(),
+            Known::Everybody => return Ok(None),
+        };
+        note(exchange, &client);
         Ok(Some(client))
+    }
+
+    /// The same for one that uses this as its forward proxy, and says so where a proxy is told.
+    pub(super) fn identify_at_proxy(
+        &self,
+        head: &Parts,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<Option<Arc<Client>>, Refusal> {
+        let Some(clients) = &self.settings.clients else {
+            return Ok(None);
+        };
+        let client = clients.identify_at_proxy(&head.headers)?;
+        note(exchange, client);
+        Ok(Some(client.clone()))
+    }
+}
+
+/// By what a listener knows whose request it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Known<'a> {
+    /// By the key that comes with it.
+    ByKey,
+    /// By the connection: it is this client's.
+    Is(&'a Arc<Client>),
+    /// Not at all: whoever reaches it belongs to its one program.
+    Everybody,
+}
+
+fn note(exchange: Option<&mut Exchange>, client: &Client) {
+    if let Some(exchange) = exchange {
+        exchange.client = Some(client.name.clone());
     }
 }
 
@@ -60,6 +95,7 @@ impl Clients {
                 policy: Policy::new(format!("clients.{}", client.name), &client.rules),
             })
         };
+        let known = |client| known(client).map(Arc::new);
         (!clients.is_empty()).then(|| Self(clients.iter().filter_map(known).collect()))
     }
 
@@ -68,8 +104,24 @@ impl Clients {
     /// # Errors
     ///
     /// Where it comes without one, or with one that is nobody's. The refusal is the same for all reasons.
-    pub fn identify(&self, headers: &HeaderMap) -> Result<&Client, Refusal> {
-        let presented = Presented::by(headers).ok_or_else(Refusal::client_key_required)?;
+    pub fn identify(&self, headers: &HeaderMap) -> Result<&Arc<Client>, Refusal> {
+        Presented::by(headers)
+            .and_then(|presented| self.find(&presented))
+            .ok_or_else(Refusal::client_key_required)
+    }
+
+    /// Whose key a request comes with that asks for another host: where a proxy is told, and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// As for any other, in the words in which a proxy says it.
+    pub fn identify_at_proxy(&self, headers: &HeaderMap) -> Result<&Arc<Client>, Refusal> {
+        Presented::to_a_proxy(headers)
+            .and_then(|presented| self.find(&presented))
+            .ok_or_else(Refusal::proxy_key_required)
+    }
+
+    fn find(&self, presented: &Presented) -> Option<&Arc<Client>> {
         let mut found = None;
         // All of them, however early it is found.
         for client in &self.0 {
@@ -78,9 +130,8 @@ impl Clients {
             }
         }
         let is_named = |name: &[u8], client: &Client| name == client.name.as_bytes();
-        found
-            .filter(|client| presented.name.is_none_or(|name| is_named(&name, client)))
-            .ok_or_else(Refusal::client_key_required)
+        let name = presented.name.as_deref();
+        found.filter(|client| name.is_none_or(|name| is_named(name, client)))
     }
 }
 
@@ -96,14 +147,19 @@ impl Presented {
     /// `Authorization` may then be an old token of Lucid's. Two of what counts are none.
     fn by(headers: &HeaderMap) -> Option<Self> {
         if headers.contains_key(PROXY_AUTHORIZATION) {
-            let (scheme, value) = only(headers, PROXY_AUTHORIZATION)?;
-            return match scheme.eq_ignore_ascii_case(b"basic") {
-                true => Self::login(value),
-                false => Self::bearer(scheme, value),
-            };
+            return Self::to_a_proxy(headers);
         }
         let (scheme, value) = only(headers, AUTHORIZATION)?;
         Self::bearer(scheme, value)
+    }
+
+    /// RFC 9110 section 11.7.2.
+    fn to_a_proxy(headers: &HeaderMap) -> Option<Self> {
+        let (scheme, value) = only(headers, PROXY_AUTHORIZATION)?;
+        match scheme.eq_ignore_ascii_case(b"basic") {
+            true => Self::login(value),
+            false => Self::bearer(scheme, value),
+        }
     }
 
     /// RFC 6750 section 2.1.

@@ -196,7 +196,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins to speak HTTP/1.1.
-    async fn begin(stream: dial::Stream) -> Result<Box<Self>, SendError> {
+    pub(super) async fn begin(stream: dial::Stream) -> Result<Box<Self>, SendError> {
         let stream = Stream::from(stream);
         let resumed = stream.resumed();
         let (sender, driver) = http1::handshake(TokioIo::new(stream))

@@ -4,15 +4,19 @@
 //! machine opens: a page can send requests here by name (DNS rebinding) or across origins.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Uri};
+use http::uri::Scheme as UriScheme;
+use http::{Method, Uri, Version};
 
+use super::clients::{Client, Known};
 use super::cors::{self, Page};
 use super::head::Names;
 use super::reply::Refusal;
 use crate::config::{Scheme, is_host};
+use crate::intercept::connect::Forwarding;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -26,6 +30,18 @@ pub struct Guard {
     scheme: Scheme,
     /// Whether the listener is reached at every address of the machine.
     is_everywhere: bool,
+    role: Role,
+}
+
+/// What clients take the listener for.
+#[derive(Clone, Debug)]
+enum Role {
+    /// For the address of the API.
+    Reverse,
+    /// For that, or for a proxy on the way to it and to others.
+    Forward(Arc<Forwarding>),
+    /// For the API itself: the connection was intercepted, and is this client's where clients have keys.
+    Intercepted(Option<Arc<Client>>),
 }
 
 impl Guard {
@@ -40,6 +56,7 @@ impl Guard {
             origins: Vec::new(),
             scheme,
             is_everywhere: address.ip().is_unspecified(),
+            role: Role::Reverse,
         };
         match guard.is_everywhere {
             true => {
@@ -101,7 +118,62 @@ impl Guard {
             origins: Vec::new(),
             scheme: Scheme::Http,
             is_everywhere: false,
+            role: Role::Reverse,
         }
+    }
+
+    /// The same guard for a listener that is a forward proxy too.
+    #[must_use]
+    pub fn with_forwarding(self, forwarding: Arc<Forwarding>) -> Self {
+        let role = Role::Forward(forwarding);
+        Self { role, ..self }
+    }
+
+    /// A guard for a connection through this listener on which the client believes to speak to `host`, with the same pages.
+    #[must_use]
+    pub fn of_intercepted(&self, host: &str, client: Option<Arc<Client>>) -> Self {
+        let port = Scheme::Https.default_port();
+        Self {
+            hosts: vec![host.to_owned(), format!("{host}:{port}")],
+            origins: self.origins.clone(),
+            scheme: Scheme::Https,
+            is_everywhere: false,
+            role: Role::Intercepted(client),
+        }
+    }
+
+    /// What is done for a request that asks for another host than the proxy; `None` for all others, and where nothing is.
+    pub fn forwarding(&self, head: &Parts) -> Option<&Arc<Forwarding>> {
+        let Role::Forward(forwarding) = &self.role else {
+            return None;
+        };
+        let is_for_another = || {
+            let authority = head.uri.authority().filter(|_| is_absolute(head));
+            authority.is_some_and(|authority| !self.is_own(authority.as_str()))
+        };
+        (head.method == Method::CONNECT || is_for_another()).then_some(forwarding)
+    }
+
+    /// Whether the client of such a request believes to speak to upstream itself.
+    pub fn is_intercepted(&self, head: &Parts) -> bool {
+        match &self.role {
+            Role::Reverse => false,
+            Role::Intercepted(_) => true,
+            Role::Forward(_) => self.forwarding(head).is_some(),
+        }
+    }
+
+    /// By what it is known whose request it is.
+    pub fn known_client(&self) -> Known<'_> {
+        match &self.role {
+            Role::Intercepted(Some(client)) => Known::Is(client),
+            Role::Forward(forwarding) if forwarding.is_private() => Known::Everybody,
+            _ => Known::ByKey,
+        }
+    }
+
+    fn is_own(&self, host: &str) -> bool {
+        self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
     }
 
     /// The same guard, which also lets in what pages of these `origins` send.
@@ -142,24 +214,42 @@ impl Guard {
         let headers = &head.headers;
         if head.method == Method::CONNECT {
             // First, since what it asks for is another host by its nature.
-            return Err(Refusal::no_tunnels());
+            return Err(match self.role {
+                Role::Intercepted(_) => Refusal::no_tunnels_inside(),
+                _ => Refusal::no_tunnels(),
+            });
         }
         let host = asked_host(&head.uri, headers)?;
-        if !self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
+        if !self.is_own(host) {
             return Err(match is_host(host) {
                 true => Refusal::host_not_allowed(host),
                 // What is none is not repeated: a password before it is nobody's business.
                 false => Refusal::bad_request("Host: a name or an address is accepted, and a port"),
             });
         }
+        self.check_sender(head, names)
+    }
+
+    /// Refuses what a web page sent that is not let in (rule S3).
+    ///
+    /// # Errors
+    ///
+    /// As [`Guard::check`].
+    pub fn check_sender(&self, head: &Parts, names: Names) -> Result<(), Refusal> {
         if !names.has(Names::SENDER) || self.page(head, names).is_some() {
             return Ok(());
         }
-        match names.has(Names::ORIGIN) || is_sent_by_another_site(headers) {
-            true => Err(cors::refusal(headers)),
+        match names.has(Names::ORIGIN) || is_sent_by_another_site(&head.headers) {
+            true => Err(cors::refusal(&head.headers)),
             false => Ok(()),
         }
     }
+}
+
+/// Whether the target is in absolute-form and of HTTP in the clear, as proxies are asked (RFC 9112 section 3.2.2). In
+/// HTTP/2 every target has a scheme.
+fn is_absolute(head: &Parts) -> bool {
+    head.version != Version::HTTP_2 && head.uri.scheme() == Some(&UriScheme::HTTP)
 }
 
 /// Whether a browser says so, in any of the words that it may have for it one day: the two others are what a person has

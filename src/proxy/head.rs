@@ -274,6 +274,25 @@ pub fn prepare_request(
     websocket
 }
 
+/// Makes a request head fit for a host that is not upstream, `host` with its port, on a connection that serves nothing
+/// else. The client's `Authorization` is for that host and stays; what it told the proxy goes (F1, F2, F14).
+pub fn prepare_onward(headers: &mut HeaderMap, names: Names, version: Version, host: HeaderValue) {
+    names.remove_hop_by_hop(headers);
+    if names.has(Names::TRANSFER_ENCODING) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    headers.insert(HOST, host);
+    headers.append(VIA, via(version));
+    close(headers);
+}
+
+/// Makes the response head of such a host fit for the client (RFC 9110 section 7.6.3).
+pub fn prepare_answer_from_onward<B>(response: &mut Response<B>, names: Names) {
+    let version = response.version();
+    prepare_response(response, names);
+    response.headers_mut().append(VIA, via(version));
+}
+
 /// Whether WebSocket is among the protocols that a client offers to change to. `Upgrade` counts only where `Connection`
 /// names it (RFC 9110 section 7.8).
 pub(super) fn offers_websocket(headers: &HeaderMap) -> bool {

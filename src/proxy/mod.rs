@@ -12,7 +12,9 @@
 //! 9. stream the content, look for our token in it ([`echo`]), and write the [`exchange`] down. What is still to come of the
 //!    request is carried on meanwhile: upstream gets it, or it is read and forgotten (`linger`).
 //!
-//! A request for a WebSocket takes the same steps up to the answer on a way of its own, [`tunnel`].
+//! A request for a WebSocket takes the same steps up to the answer on a way of its own, [`tunnel`]. One that asks for another
+//! host, because the client takes this for its forward proxy, leaves them in step 2 (`elsewhere`): it gets a tunnel, is passed
+//! `onward`, or comes back to step 3 as if it had asked here.
 
 mod alarm;
 pub mod ambiguity;
@@ -22,6 +24,7 @@ pub mod connection;
 pub mod cors;
 mod cure;
 pub mod echo;
+mod elsewhere;
 pub mod exchange;
 pub mod guard;
 pub mod head;
@@ -29,6 +32,7 @@ mod leash;
 mod linger;
 mod multiplexed;
 mod oauth2;
+mod onward;
 pub mod policy;
 pub mod reply;
 pub mod rewrite;
@@ -51,13 +55,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, OAuth2Endpoint, Origin, Scheme};
+use crate::config::{Config, Network, OAuth2Endpoint, Origin, Scheme};
 use crate::token::traffic::Lane;
 use crate::token::{Bearer, Grant};
 use body::{Busy, Recordings, RequestBody, ResponseBody};
 use clients::Clients;
 use connection::Target;
 use cure::Answer;
+use elsewhere::Elsewhere;
 use exchange::Exchange;
 use guard::Guard;
 use head::Names;
@@ -87,6 +92,10 @@ pub struct Settings {
     policy: Option<Arc<Policy>>,
     /// Whose requests are served; `None` for everybody's.
     clients: Option<Arc<Clients>>,
+    /// How other hosts are reached, for clients that use this as their forward proxy.
+    network: Network,
+    /// Whether upstream is one of the hosts that are intercepted.
+    is_upstream_intercepted: bool,
 }
 
 impl Settings {
@@ -114,8 +123,17 @@ impl Settings {
             log_requests: config.log.requests,
             policy: Policy::new("guard", &config.guard.rules).map(Arc::new),
             clients: Clients::new(&config.clients).map(Arc::new),
+            network: config.upstream.network.clone(),
+            is_upstream_intercepted: is_intercepted(config),
         })
     }
+}
+
+/// Whether what leads to upstream leads clients here that believe to speak to it.
+fn is_intercepted(config: &Config) -> bool {
+    let Origin { scheme, host, port } = &config.upstream.origin;
+    let usual = (Scheme::Https, Scheme::Https.default_port());
+    (*scheme, *port) == usual && config.intercept.hosts.contains(host)
 }
 
 /// The request path of one worker.
@@ -183,7 +201,7 @@ impl Proxy {
                 }
                 self.warn_of(&refusal);
                 let mut response = refusal.into_response();
-                if head::has_upgrade(&head.headers) {
+                if head.method == Method::CONNECT || head::has_upgrade(&head.headers) {
                     // What a client sends ahead of its time in another protocol must not be taken for a request.
                     head::close(response.headers_mut());
                 }
@@ -248,11 +266,23 @@ impl Proxy {
         mut exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         ambiguity::check(head, names, guard.scheme())?;
-        guard.check(head, names)?;
-        if names.has(Names::ORIGIN) && cors::is_preflight(head) {
-            return cors::answer(&head.headers, exchange);
-        }
-        let client = self.identify(head, exchange.as_deref_mut())?;
+        let client = if let Some(forwarding) = guard.forwarding(head) {
+            let going = self.go_elsewhere(forwarding, head, names, body, exchange.as_deref_mut());
+            match Box::pin(going).await? {
+                Elsewhere::Answered(response) => return Ok(*response),
+                Elsewhere::Intercepted(client) => {
+                    guard.check_sender(head, names)?;
+                    client
+                }
+            }
+        } else {
+            guard.check(head, names)?;
+            if names.has(Names::ORIGIN) && cors::is_preflight(head) {
+                return cors::answer(&head.headers, exchange);
+            }
+            self.identify(head, guard, exchange.as_deref_mut())?
+        };
+        let client = client.as_deref();
         match route::choose(&head.uri, self.settings.oauth2_endpoint) {
             Route::Forward => self.permit(head, client)?,
             // Boxed: few requests take these ways, and the others should not carry what they need.
@@ -373,7 +403,12 @@ impl Proxy {
     /// Step 8: references to upstream lead back to where the client asked.
     fn point_back(&self, headers: &mut HeaderMap, asked: &Asked) {
         let at = |authority| [asked.scheme.as_str().as_bytes(), b"://", authority].concat();
-        let proxy = match (&self.settings.public_url, &asked.name) {
+        let public_url = self.settings.public_url.as_ref();
+        if asked.intercepted && self.settings.is_upstream_intercepted {
+            // They lead to where the client believes to be.
+            return;
+        }
+        let proxy = match (public_url.filter(|_| !asked.intercepted), &asked.name) {
             (Some(public_url), _) => public_url.to_string().into_bytes(),
             (None, Name::Target(authority)) => at(authority.as_str().as_bytes()),
             (None, Name::Host(host)) => at(host.as_bytes()),
@@ -387,6 +422,8 @@ impl Proxy {
 struct Asked {
     scheme: Scheme,
     name: Name,
+    /// Whether it believes to speak to upstream itself.
+    intercepted: bool,
 }
 
 /// By which name it did.
@@ -406,6 +443,7 @@ impl Asked {
         Self {
             scheme: guard.scheme(),
             name,
+            intercepted: guard.is_intercepted(head),
         }
     }
 }

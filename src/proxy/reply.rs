@@ -8,6 +8,9 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::send_error::SendError;
+use crate::dial::DialError;
+use crate::intercept::connect::{Destination, Reason};
+use crate::tls::TlsError;
 use crate::token::NoToken;
 use crate::token::state::Trouble;
 pub(crate) use writing::unasked;
@@ -97,17 +100,81 @@ impl Refusal {
     }
 
     pub(super) fn no_tunnels() -> Self {
-        let message = "CONNECT is not offered; use this proxy's address in the place of https://api.lucid.co, not as HTTPS_PROXY";
+        Self::no_tunnel(
+            "CONNECT is not offered; use this proxy's address in the place of https://api.lucid.co, not as HTTPS_PROXY, or allow that in proxy.toml: [intercept] enabled = true",
+        )
+    }
+
+    pub(super) fn no_tunnels_inside() -> Self {
+        Self::no_tunnel(
+            "CONNECT is not offered inside of a tunnel; ask the proxy itself for the next one",
+        )
+    }
+
+    pub(super) fn no_tunnels_in_http2() -> Self {
+        Self::no_tunnel(
+            "CONNECT is not offered to clients that speak HTTP/2 with the proxy; speak HTTP/1.1 with it (inside of the tunnel HTTP/2 is spoken)",
+        )
+    }
+
+    fn no_tunnel(message: impl Into<String>) -> Self {
         Self {
             // A client that takes it for a tunnel sends what is no HTTP.
             closes: true,
-            ..Self::new(
-                StatusCode::FORBIDDEN,
-                "policyDenied",
-                "http_request_denied",
-                message,
-            )
+            ..Self::policy_denied(message.into())
         }
+    }
+
+    /// For a request for another host.
+    pub(super) fn elsewhere(reason: &Reason) -> Self {
+        match reason {
+            Reason::Malformed => Self::bad_request(
+                "the request asks for another host: a name or an address is accepted, and a port, which CONNECT always has",
+            ),
+            Reason::Ssh => Self::no_tunnel("no tunnel leads to port 22"),
+            Reason::Address => Self::no_tunnel(
+                "no tunnel leads to an address; ask for a host by its name, which [intercept] allow_tunnels must have",
+            ),
+            Reason::Local => Self::no_tunnel(
+                "no tunnel leads back to this machine; reach localhost directly: NO_PROXY=localhost",
+            ),
+            Reason::OtherPort(host, port) => Self::no_tunnel(format!(
+                "{host} is answered here as https://{host}, on port 443, and as http://{host}; port {port} is not"
+            )),
+            Reason::NotAllowed(Destination { host, port }) => Self::no_tunnel(format!(
+                "this proxy leads to no other host; reach {host} directly (NO_PROXY={host}), or allow it in proxy.toml: [intercept] allow_tunnels = [\"{host}:{port}\"]"
+            )),
+        }
+    }
+
+    /// For a host that was reached and did not answer.
+    pub(super) fn onward(host: &str, error: SendError) -> Self {
+        let message = format!("passing the request on to {host}: {error}");
+        let refusal = Self::from(error);
+        Self { message, ..refusal }
+    }
+
+    /// Where nobody is trusted who could vouch for the proxy on the way.
+    pub(super) fn no_tls(error: TlsError) -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "upstreamUnreachable",
+            "proxy_configuration_error",
+            error.to_string(),
+        )
+    }
+
+    /// For a host that there is no way to.
+    pub(super) fn unreached(error: DialError) -> Self {
+        if let DialError::Prohibited(..) = error {
+            return Self {
+                error: "destination_ip_prohibited",
+                ..Self::no_tunnel(error.to_string())
+            };
+        }
+        let message = error.to_string();
+        let refusal = Self::from(SendError::Dial(error));
+        Self { message, ..refusal }
     }
 
     pub(super) fn oauth_endpoint() -> Self {
@@ -140,6 +207,19 @@ impl Refusal {
         )
     }
 
+    /// The same for a client that uses this as its forward proxy.
+    pub(super) fn proxy_key_required() -> Self {
+        Self {
+            closes: true,
+            ..Self::new(
+                StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+                "clientKeyRequired",
+                "http_request_denied",
+                "this proxy serves clients with a key; give it where the proxy is named, http://NAME:KEY@host:port, or send it as Proxy-Authorization: Bearer KEY; a new one is made with: lucid-proxy key new NAME",
+            )
+        }
+    }
+
     /// For what the rules of the configuration do not permit (S5).
     pub(super) fn policy_denied(message: String) -> Self {
         Self::new(
@@ -165,6 +245,13 @@ impl Refusal {
     /// For a client that speaks plain HTTP where TLS is spoken.
     pub(crate) fn plain_on_tls() -> Self {
         Self::bad_request("this port speaks TLS: begin the address with https://")
+    }
+
+    /// The same inside of a tunnel.
+    pub(crate) fn plain_inside(host: &str) -> Self {
+        Self::bad_request(&format!(
+            "CONNECT {host}:443 leads to TLS: begin the address with https://, or ask the proxy for http://{host} without CONNECT"
+        ))
     }
 
     pub(super) fn head_too_large(most: usize) -> Self {
@@ -327,6 +414,19 @@ mod tests {
             Refusal::host_not_allowed("a"),
             Refusal::origin_not_allowed("a"),
             Refusal::no_tunnels(),
+            Refusal::no_tunnels_inside(),
+            Refusal::no_tunnels_in_http2(),
+            Refusal::elsewhere(&Reason::Malformed),
+            Refusal::elsewhere(&Reason::Ssh),
+            Refusal::elsewhere(&Reason::Address),
+            Refusal::elsewhere(&Reason::Local),
+            Refusal::elsewhere(&Reason::OtherPort("a".to_owned(), 1)),
+            Refusal::elsewhere(&Reason::NotAllowed(Destination {
+                host: "a".to_owned(),
+                port: 1,
+            })),
+            Refusal::proxy_key_required(),
+            Refusal::plain_inside("a"),
             Refusal::oauth_endpoint(),
             Refusal::unknown_oauth_endpoint(),
             Refusal::client_key_required(),

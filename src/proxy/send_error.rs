@@ -138,6 +138,7 @@ fn unreached(error: &DialError) -> &'static str {
     match error {
         DialError::UnknownProxy(_) => "proxy_configuration_error",
         DialError::LookUp(..) => "dns_error",
+        DialError::Prohibited(..) => "destination_ip_prohibited",
         DialError::Connect(_, attempts) => unconnected(attempts),
         DialError::Tls(_, error) => match tls_error(error) {
             Some(TlsError::InvalidCertificate(_)) => "tls_certificate_error",

@@ -5,6 +5,7 @@
 //! is waited for at the end like every request.
 
 use std::cell::Cell;
+use std::fmt::Debug;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,13 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, Uri, Version};
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{RequestBody, ResponseBody};
+use super::clients::Client;
 use super::connection::Connection;
 use super::cure::Answer;
 use super::exchange::Exchange;
@@ -32,16 +33,39 @@ use super::{Asked, Bearer, Proxy, StatusCode, echo, head, route};
 /// Bytes of each direction that are held here at the most: what one TLS record carries (RFC 8446 section 5.1).
 const BUFFER: usize = 16 << 10;
 
-/// A connection to upstream that has changed to WebSocket, and what is needed to carry its bytes.
+/// What a client's connection becomes when it is no longer HTTP.
+#[derive(Debug)]
+pub enum Beyond {
+    /// Its bytes go to somebody else.
+    Tunnel(Tunnel),
+    /// The client believes to speak to another host from now on, over TLS.
+    Intercepted(Intercepted),
+}
+
+/// As whom a client is answered, and which client that is.
+#[derive(Debug)]
+pub struct Intercepted {
+    /// The host that it asked for, in lower case.
+    pub host: String,
+    /// `None` where clients have no keys.
+    pub client: Option<Arc<Client>>,
+}
+
+/// A connection to somebody, and what is needed to carry its bytes.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// With what upstream has sent right behind its 101.
-    upstream: Upgraded,
+    /// With what has come right behind a 101.
+    far: Box<dyn Far>,
     /// How long both sides may be silent.
     bound: Duration,
     /// Written down when the tunnel has ended.
     exchange: Option<Box<Exchange>>,
 }
+
+/// The other end of a tunnel.
+trait Far: AsyncRead + AsyncWrite + Debug + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Debug + Unpin> Far for T {}
 
 impl Proxy {
     /// Whether a request with this head may change to WebSocket: as RFC 6455 section 4.1 has it, and upstream can be
@@ -129,15 +153,12 @@ impl Proxy {
         }
         // The task that drives the connection gives it up as soon as it has passed the head on.
         let upgraded = hyper::upgrade::on(&mut response).await;
-        let tunnel = Tunnel {
-            upstream: upgraded.map_err(SendError::Ended)?,
-            bound: self.settings.tunnel_timeout,
-            exchange: None,
-        };
+        let upgraded = TokioIo::new(upgraded.map_err(SendError::Ended)?);
+        let tunnel = Tunnel::to(upgraded, self.settings.tunnel_timeout);
         head::prepare_response(&mut response, answer.names);
         head::change_to_websocket(response.headers_mut());
         self.point_back(response.headers_mut(), asked);
-        Ok(response.map(|_| ResponseBody::switched(tunnel)))
+        Ok(response.map(|_| ResponseBody::switched(Beyond::Tunnel(tunnel))))
     }
 }
 
@@ -149,6 +170,18 @@ fn unanswered(error: hyper::Error) -> SendError {
 }
 
 impl Tunnel {
+    /// A tunnel to `far` on which both sides may be silent for `bound`.
+    pub(super) fn to(
+        far: impl AsyncRead + AsyncWrite + Debug + Unpin + 'static,
+        bound: Duration,
+    ) -> Self {
+        Self {
+            far: Box::new(far),
+            bound,
+            exchange: None,
+        }
+    }
+
     /// Has `exchange` written down when the tunnel has ended.
     pub fn then_log(&mut self, exchange: Box<Exchange>) {
         self.exchange = Some(exchange);
@@ -159,7 +192,7 @@ impl Tunnel {
     pub async fn carry(self, client: impl AsyncRead + AsyncWrite, early: Bytes) {
         let counts = Counts::new(self.exchange.as_deref());
         let (from_client, to_client) = tokio::io::split(client);
-        let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(self.upstream));
+        let (from_upstream, to_upstream) = tokio::io::split(self.far);
         let ended = {
             let up = counts.pass(early.chain(from_client), to_upstream, &counts.up);
             let down = counts.pass(from_upstream, to_client, &counts.down);

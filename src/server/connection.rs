@@ -11,30 +11,33 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::CONTENT_LENGTH;
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::intercepted::Interception;
 use super::limits::{Limits, Place};
 use super::listener::Accepted;
 use super::socket::{Socket, Wire};
 use super::stream::{Io, Peer, Stream};
 use super::written_out::WrittenOut;
-use super::{http2, tls};
+use super::{http2, intercepted, tls};
 use crate::proxy::Proxy;
 use crate::proxy::ambiguity::Unservable;
 use crate::proxy::body::{Activity, ResponseBody};
+use crate::proxy::clients::Client;
 use crate::proxy::guard::Guard;
 use crate::proxy::reply::Refusal;
-use crate::proxy::tunnel::Tunnel;
+use crate::proxy::tunnel::Beyond;
 
 /// What the connections of one listening socket share.
 #[derive(Clone)]
@@ -43,6 +46,8 @@ pub(super) struct Entrance {
     pub(super) guard: Guard,
     /// What a client must speak first; `None` for plain HTTP.
     pub(super) tls: Option<TlsAcceptor>,
+    /// For clients that use it as their forward proxy; `None` where it is none.
+    pub(super) interception: Option<Arc<Interception>>,
     pub(super) bounds: Bounds,
     pub(super) limits: Arc<Limits>,
     /// Where the tasks of connections and their streams are kept.
@@ -70,6 +75,22 @@ impl Entrance {
     /// Why a request is not served although nothing is wrong with it: where it does not fit.
     pub(super) fn overloaded(&self, fits: bool) -> Option<Unservable> {
         (!fits).then(|| Unservable::Overloaded(self.limits.in_flight.most()))
+    }
+}
+
+impl Entrance {
+    /// The same for what comes through a tunnel of `client` to `host`, if that is intercepted.
+    pub(super) fn inside(&self, host: &str, client: Option<Arc<Client>>) -> Self {
+        Self {
+            proxy: self.proxy.clone(),
+            guard: self.guard.of_intercepted(host, client),
+            tls: None,
+            interception: None,
+            bounds: self.bounds,
+            limits: self.limits.clone(),
+            tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
+        }
     }
 }
 
@@ -141,33 +162,36 @@ async fn serve_tls(
             }
         }
         Ok(Ok(tls::Begun::Plain(tcp))) => {
-            refuse_plain(Stream::new(Io::Tcp(tcp), wire), entrance, &activity).await;
+            let plain = Stream::new(Io::Tcp(tcp), wire.clone());
+            refuse_plain(plain, &wire, entrance, &activity, Refusal::plain_on_tls()).await;
         }
         Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
         Err(_) => tracing::debug!("a TLS handshake took too long (timeouts.handshake)"),
     }
 }
 
-async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
+pub(super) async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
     let stream = stream.follow(entrance.limits.head);
     let wire = stream.wire();
     let peer = stream.peer();
-    let tunnel = Cell::new(None);
+    let beyond = Cell::new(None);
     let number = Cell::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
         let (busy, fits) = activity.begin();
         let version = request.version();
+        let is_connect = *request.method() == Method::CONNECT;
         number.set(number.get() + 1);
         let why = wire.refused(number.get());
         if let Some(why) = why.or_else(|| entrance.overloaded(fits)) {
             entrance.limits.say_unservable(why);
             request.extensions_mut().insert(why);
         }
-        let (wire, tunnel) = (&wire, &tunnel);
+        let (wire, beyond) = (&wire, &beyond);
         async move {
             let mut response = entrance.proxy.handle(request, &entrance.guard, busy).await;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                tunnel.set(response.body_mut().take_tunnel());
+            let may_switch = is_connect || response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if may_switch && let Some(next) = response.body_mut().take_beyond() {
+                beyond.set(Some(next));
                 wire.stays_open(true);
             }
             wire.ends_by_close(version == Version::HTTP_10 && !has_length(&response));
@@ -201,7 +225,7 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
     let is_offered = connection.was_offered() && matches!(ended, Some(Ok(())));
     if is_offered || (wire.is_cut_off() && ended.is_some()) {
         let http1::Parts { io, read_buf, .. } = connection.into_inner().into_parts();
-        leave_http(io.into_inner(), read_buf, tunnel.take(), entrance).await;
+        leave_http(io.into_inner(), read_buf, beyond.take(), entrance).await;
     }
 }
 
@@ -209,41 +233,51 @@ async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &Rc<Activity
 async fn leave_http(
     mut stream: Stream,
     early: Bytes,
-    tunnel: Option<Box<Tunnel>>,
+    beyond: Option<Box<Beyond>>,
     entrance: &Entrance,
 ) {
     stream.leave_http();
-    if let Some(tunnel) = tunnel {
-        // Boxed: the connections of ordinary requests should not carry along what it needs.
-        Box::pin(tunnel.carry(stream, early)).await;
-    } else {
-        // What the client has sent ahead of its time in the other protocol, or in a head that is too large: closed on it,
-        // the connection would be reset, and with that the client would lose the answer.
-        let mut nowhere = tokio::io::sink();
-        let reading = tokio::io::copy(&mut stream, &mut nowhere);
-        let bounded = Box::pin(tokio::time::timeout(entrance.bounds.linger, reading));
-        // However it ends: nothing follows.
-        tokio::select! {
-            biased;
-            _ = bounded => {}
-            () = entrance.stop.cancelled() => {}
+    // Boxed: the connections of ordinary requests should not carry along what these need.
+    match beyond.map(|beyond| *beyond) {
+        Some(Beyond::Tunnel(tunnel)) => Box::pin(tunnel.carry(stream, early)).await,
+        Some(Beyond::Intercepted(to)) => {
+            Box::pin(intercepted::serve(stream, early, to, entrance)).await;
         }
+        None => Box::pin(read_to_nowhere(stream, entrance)).await,
+    }
+}
+
+/// Reads what the client has sent ahead of its time in the other protocol, or in a head that is too large: closed on it,
+/// the connection would be reset, and with that the client would lose the answer.
+async fn read_to_nowhere(mut stream: Stream, entrance: &Entrance) {
+    let mut nowhere = tokio::io::sink();
+    let reading = tokio::io::copy(&mut stream, &mut nowhere);
+    // However it ends: nothing follows.
+    tokio::select! {
+        biased;
+        _ = tokio::time::timeout(entrance.bounds.linger, reading) => {}
+        () = entrance.stop.cancelled() => {}
     }
 }
 
 /// Tells a client that speaks plain HTTP where TLS is spoken what to do.
-async fn refuse_plain(stream: Stream, entrance: &Entrance, activity: &Rc<Activity>) {
-    let wire = stream.wire();
+pub(super) async fn refuse_plain(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    wire: &Wire,
+    entrance: &Entrance,
+    activity: &Rc<Activity>,
+    refusal: Refusal,
+) {
     let service = service_fn(|_| {
         let (busy, _) = activity.begin();
-        let mut response = Refusal::plain_on_tls().into_response();
+        let mut response = refusal.clone().into_response();
         response.body_mut().keep_busy(busy);
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    Watch::new(entrance, activity, &wire)
+    Watch::new(entrance, activity, wire)
         .over(pin!(connection), http1::Connection::graceful_shutdown)
         .await;
 }

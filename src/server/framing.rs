@@ -183,6 +183,8 @@ impl Framing {
             Position::Between => {
                 self.requests += 1;
                 (self.length, self.chunked) = (None, false);
+                // What follows may be another protocol.
+                self.may_change |= line.text.starts_with(b"CONNECT ");
                 self.position = Position::Fields;
             }
             Position::Fields if line.is_empty() => {

@@ -7,7 +7,8 @@
 //! Clients come over TCP, over TLS or through a unix socket, made here or passed by systemd, and speak HTTP/1 or, where
 //! TLS agrees on it, HTTP/2. All of it ends in one `serve` of `connection`, which watches over idle and silent clients
 //! whatever they speak; what a request is and what becomes of it is the [proxy](crate::proxy)'s. That a request of HTTP/1 is
-//! framed in one way only is seen in the bytes (`framing`), before the library that reads it has settled for one.
+//! framed in one way only is seen in the bytes (`framing`), before the library that reads it has settled for one. A tunnel
+//! to a host that is intercepted is another such connection inside of the first (`intercepted`).
 //!
 //! How many connections and requests there may be is counted over all workers (`limits`), and is no more than there are
 //! files for (`files`).
@@ -22,9 +23,11 @@ mod files;
 mod framing;
 mod handle;
 mod http2;
+mod intercepted;
 mod limits;
 mod listener;
 mod patience;
+mod rewound;
 mod socket;
 mod stream;
 mod tls;
@@ -42,12 +45,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
 use crate::config::{Address, Config};
+use crate::intercept::AuthorityError;
 use crate::proxy::Settings;
 use crate::tls::TlsError;
 use crate::token::refresher::{self, OpenError, Refresher};
 pub use activation::ActivationError;
 use bind::{Bound, Listeners};
 use connection::Bounds;
+use intercepted::Interception;
 use limits::Limits;
 pub use listener::Endpoint;
 use tls::Certificate;
@@ -63,6 +68,7 @@ pub struct Server {
     endpoints: Vec<Endpoint>,
     config: Config,
     settings: Settings,
+    interception: Option<Arc<Interception>>,
     /// `None` where there is nothing to refresh.
     refresher: Option<Refresher>,
 }
@@ -109,6 +115,9 @@ pub enum StartError {
     /// There is no usable upstream.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Nobody can vouch for the hosts that are intercepted.
+    #[error("[intercept] cannot be enabled")]
+    Authority(#[from] AuthorityError),
     /// The system refused a thread or a runtime.
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
@@ -150,11 +159,13 @@ impl Server {
         let clock = Arc::new(SystemClock);
         let (grant, refresher) = refresher::open(&config.credential, config.timeouts.token, clock)?;
         let settings = Settings::new(config, grant)?;
+        let interception = Interception::open(&config.intercept)?;
         Ok(Self {
             listeners,
             endpoints,
             config: config.clone(),
             settings,
+            interception,
             refresher,
         })
     }
@@ -184,6 +195,7 @@ impl Server {
             listeners,
             config,
             settings,
+            interception,
             refresher,
             ..
         } = self;
@@ -221,6 +233,7 @@ impl Server {
                     .map_err(StartError::Worker)?,
                 settings: settings.clone(),
                 guard: config.guard.clone(),
+                interception: interception.clone(),
                 bounds,
                 limits: limits.clone(),
                 drain: config.timeouts.drain,

@@ -93,6 +93,14 @@ impl Wire {
             .map(|refused| refused.why)
     }
 
+    /// Another protocol has begun on the same bytes: what was seen of the one before says nothing about it.
+    pub(super) fn begin_again(&self) {
+        self.refused.set(None);
+        self.is_cut_off.set(false);
+        self.has_ended.set(false);
+        self.ends_by_close.set(false);
+    }
+
     fn add(&self, bytes: usize) {
         self.taken.set(self.taken.get().wrapping_add(bytes as u64));
     }

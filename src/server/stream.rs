@@ -11,6 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::framing::Framing;
 use super::handle::Handle;
+use super::rewound::Rewound;
 use super::socket::{Socket, Wire};
 use crate::config::HeadLimits;
 
@@ -31,6 +32,8 @@ pub(super) enum Io {
     Tcp(Socket<TcpStream>),
     Unix(Socket<UnixStream>),
     Tls(Box<TlsStream<Socket<TcpStream>>>),
+    /// TLS inside of a tunnel that leads no further than here.
+    Intercepted(Box<TlsStream<Rewound>>),
 }
 
 /// A client's socket, for whoever does not read or write.
@@ -107,6 +110,7 @@ impl Stream {
             Io::Tcp(tcp) => Peer::Tcp(tcp.handle()),
             Io::Unix(unix) => Peer::Unix(unix.handle()),
             Io::Tls(tls) => Peer::Tcp(tls.get_ref().0.handle()),
+            Io::Intercepted(tls) => tls.get_ref().0.get_ref().peer(),
         }
     }
 
@@ -143,6 +147,7 @@ impl AsyncRead for Stream {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+            Io::Intercepted(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
         });
         self.on_read(before, buf);
         Poll::Ready(read)
@@ -159,6 +164,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Io::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
+            Io::Intercepted(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
         }
     }
 
@@ -171,6 +177,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Io::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
+            Io::Intercepted(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -179,6 +186,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(tcp) => tcp.is_write_vectored(),
             Io::Unix(unix) => unix.is_write_vectored(),
             Io::Tls(tls) => tls.is_write_vectored(),
+            Io::Intercepted(tls) => tls.is_write_vectored(),
         }
     }
 
@@ -187,6 +195,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Io::Unix(unix) => Pin::new(unix).poll_flush(cx),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+            Io::Intercepted(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
         }
     }
 
@@ -197,6 +206,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Io::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+            Io::Intercepted(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
         });
         self.wire.has_ended.set(true);
         Poll::Ready(shut)

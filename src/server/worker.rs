@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bind::Bound;
 use super::connection::{self, Bounds, Entrance};
+use super::intercepted::Interception;
 use super::limits::Limits;
 use super::listener::{Accepted, Endpoint, Listener};
 use crate::config;
@@ -32,6 +33,7 @@ pub(super) struct Worker {
     pub(super) bound: Vec<Bound>,
     pub(super) settings: Settings,
     pub(super) guard: config::Guard,
+    pub(super) interception: Option<Arc<Interception>>,
     pub(super) bounds: Bounds,
     pub(super) limits: Arc<Limits>,
     pub(super) drain: Duration,
@@ -78,11 +80,15 @@ impl Worker {
         let connections = TaskTracker::new();
         let proxy = Rc::new(Proxy::new(self.settings, connections.clone()));
         for bound in self.bound {
-            let guard = guard(&bound.endpoint, &self.guard);
+            let mut guard = guard(&bound.endpoint, &self.guard);
+            if let Some(interception) = &self.interception {
+                guard = guard.with_forwarding(interception.forwarding());
+            }
             let entrance = Entrance {
                 proxy: proxy.clone(),
                 guard,
                 tls: bound.tls.map(TlsAcceptor::from),
+                interception: self.interception.clone(),
                 bounds: self.bounds,
                 limits: self.limits.clone(),
                 tasks: connections.clone(),

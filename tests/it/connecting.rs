@@ -53,14 +53,18 @@ pub(crate) fn closed_port() -> u16 {
 
 /// Starts `serve` where `localhost` has these addresses, in a file system of its own; `None` where that cannot be had.
 fn serve_where_localhost_is(world: &World, addresses: &[&str]) -> Option<Serving> {
+    let lines = addresses
+        .iter()
+        .map(|address| format!("{address} localhost\n"));
+    serve_with_hosts(world, &lines.collect::<String>())
+}
+
+/// Starts `serve` where `/etc/hosts` has these lines; `None` where that cannot be had.
+pub(crate) fn serve_with_hosts(world: &World, lines: &str) -> Option<Serving> {
     if !is_root() || !is_there("unshare", &["-m", "true"]) {
         return None;
     }
     let hosts = world.directory.path().join("hosts");
-    let lines: String = addresses
-        .iter()
-        .map(|address| format!("{address} localhost\n"))
-        .collect();
     std::fs::write(&hosts, lines).expect("written");
     world.configure();
     let like = world.command(&["serve", "--listen", "127.0.0.1:0"]);

@@ -26,6 +26,7 @@ mod early_answer;
 mod echo;
 mod examples;
 mod expect;
+mod forward_proxy;
 mod forwarding;
 mod framing;
 mod grant;

@@ -18,7 +18,7 @@ use super::pace::{PIECE, Pace};
 use super::request::RequestBody;
 use crate::proxy::echo::Watch;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::tunnel::Tunnel;
+use crate::proxy::tunnel::Beyond;
 use crate::proxy::upstream_body::UpstreamBody;
 
 /// What a client gets as the content of a response.
@@ -50,7 +50,7 @@ struct More {
     /// The request, where it is not over yet.
     request: Option<RequestBody>,
     /// What the connection becomes behind this response.
-    tunnel: Option<Box<Tunnel>>,
+    beyond: Option<Box<Beyond>>,
 }
 
 /// Frames that were read ahead of the client, with the error that ended them.
@@ -78,9 +78,9 @@ impl ResponseBody {
     }
 
     /// No content, and then something else than HTTP.
-    pub(in crate::proxy) fn switched(tunnel: Tunnel) -> Self {
+    pub(in crate::proxy) fn switched(beyond: Beyond) -> Self {
         let mut body = Self::new(Kept::new(), None, Duration::ZERO);
-        body.more().tunnel = Some(Box::new(tunnel));
+        body.more().beyond = Some(Box::new(beyond));
         body
     }
 
@@ -119,15 +119,19 @@ impl ResponseBody {
 
     /// Has `exchange` written down when this body has ended, however it ends, or the tunnel behind it.
     pub fn then_log(&mut self, exchange: Box<Exchange>) {
-        match self.more.as_mut().and_then(|more| more.tunnel.as_mut()) {
-            Some(tunnel) => tunnel.then_log(exchange),
-            None => self.exchange = Some(exchange),
+        match self
+            .more
+            .as_mut()
+            .and_then(|more| more.beyond.as_deref_mut())
+        {
+            Some(Beyond::Tunnel(tunnel)) => tunnel.then_log(exchange),
+            _ => self.exchange = Some(exchange),
         }
     }
 
     /// What the connection becomes when the response has been sent, if that is no longer HTTP.
-    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
-        self.more.as_mut()?.tunnel.take()
+    pub fn take_beyond(&mut self) -> Option<Box<Beyond>> {
+        self.more.as_mut()?.beyond.take()
     }
 
     /// Counts the connection as busy until this body has ended.

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
@@ -61,6 +62,11 @@ impl Refusal {
             self.status,
             StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE
         );
+        if self.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            // RFC 9110 section 15.5.8.
+            let challenge = HeaderValue::from_static("Basic realm=\"lucid-proxy\"");
+            headers.insert(PROXY_AUTHENTICATE, challenge);
+        }
         if self.closes || is_unread {
             head::close(headers);
         }
