@@ -25,8 +25,8 @@
 //! | [`cli`] | the commands: one file each |
 //! | [`sandbox`] | a stand-in for Lucid, for trying and testing without an account |
 //! | [`server`] | sockets, TLS, workers, connections, the orderly end |
-//! | [`intercept`] | the local certificate authority, by which programs that cannot be changed are served |
 //! | [`proxy`] | the request path |
+//! | [`intercept`] | what becomes of requests for other hosts, and the local certificate authority, by which programs that cannot be changed are served |
 //! | [`token`] | the grant |
 //! | [`dial`] | connections to upstream and token endpoint |
 //! | [`config`] | `proxy.toml` and the environment, checked |

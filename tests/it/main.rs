@@ -37,6 +37,7 @@ mod https;
 mod hygiene;
 mod independent;
 mod leaving;
+mod intercepted;
 mod limits;
 mod login;
 mod logout;
