@@ -366,3 +366,39 @@ pub async fn look_up(origin: &Origin) -> io::Result<Vec<SocketAddr>> {
         false => Ok(addresses),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tunnel_leads_to_no_address_that_is_judged_to_be_wrong() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let port = listener.local_addr().expect("it listens").port();
+        let connect = async |host: &str, judge| {
+            let origin = Origin {
+                scheme: Scheme::Https,
+                host: host.to_owned(),
+                port,
+            };
+            let dialer = Dialer::for_tunnels(&Network::default(), &origin, judge);
+            let dialer = dialer.expect("no TLS is spoken");
+            dialer
+                .connect(Instant::now(), Duration::from_secs(10))
+                .await
+        };
+        let judge: Judge = |address| address.is_loopback().then_some("this machine's own");
+        for host in ["localhost", "127.0.0.1"] {
+            let refused = connect(host, Some(judge)).await.expect_err("it is judged");
+            let message = refused.to_string();
+            assert!(
+                message.starts_with(&format!("{host} stands for ")),
+                "{message}"
+            );
+            assert!(message.contains("this machine's own"), "{message}");
+            let opened = connect(host, None).await;
+            assert!(matches!(opened, Ok(Stream::Plain(_))), "{host}");
+        }
+    }
+}

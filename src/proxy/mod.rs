@@ -272,6 +272,9 @@ impl Proxy {
                 Elsewhere::Answered(response) => return Ok(*response),
                 Elsewhere::Intercepted(client) => {
                     guard.check_sender(head, names)?;
+                    if names.has(Names::ORIGIN) && cors::is_preflight(head) {
+                        return cors::answer(&head.headers, exchange);
+                    }
                     client
                 }
             }

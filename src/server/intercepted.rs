@@ -74,10 +74,11 @@ impl Interception {
         is_due
     }
 
+    /// Says that a client does not trust us, or may not; `how` it shows.
     fn say_distrust(&self, host: &str, how: &str) {
         if self.may_say() {
             tracing::warn!(
-                "a client does not trust the certificate that it was shown for {host} ({how}): it does not read the variables that name ours, or accepts no other than one that it brings along; it can be given this proxy's address in the place of https://{host}"
+                "{how} the certificate that it was shown for {host}: it does not read the variables that name ours, or accepts no other than one that it brings along; it can be given this proxy's address in the place of https://{host}"
             );
         }
     }
@@ -97,6 +98,7 @@ pub(super) async fn serve(
     let wire = stream.wire();
     wire.begin_again();
     let activity = Activity::new(&entrance.limits.in_flight);
+    let begun_at = Instant::now();
     let inside = Rc::new(entrance.inside(&host, client));
     let beginning = tokio::time::timeout(
         entrance.bounds.handshake,
@@ -115,11 +117,10 @@ pub(super) async fn serve(
                 false => serve_http1(stream, &inside, &activity).await,
             }
             let is_unused = activity.idle_since().is_some_and(|(_, used)| !used);
-            if is_unused && !entrance.stop.is_cancelled() {
-                // Some programs look at the certificate only then.
-                tracing::debug!(
-                    "a client ended its connection to {host} without a request; perhaps it does not trust the certificate"
-                );
+            let is_early = begun_at.elapsed() < entrance.bounds.first_request;
+            if is_unused && is_early && !entrance.stop.is_cancelled() {
+                // Some programs look at the certificate only behind the handshake.
+                interception.say_distrust(&host, SILENT);
             }
         }
         Ok(Some(Begun::Plain(plain))) => {
@@ -178,7 +179,11 @@ async fn begin(
     }
 }
 
-/// How a client says that it does not trust a certificate (RFC 8446 section 6.2), if it is that; some only leave.
+/// What can be said of a client that only leaves.
+const SILENT: &str =
+    "a client left before its first request and without a word; perhaps it does not trust";
+
+/// How a client says that it does not trust a certificate (RFC 8446 section 6.2), if it is that.
 fn distrust(error: &io::Error) -> Option<&'static str> {
     use AlertDescription::{
         BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA, UnsupportedCertificate,
@@ -186,14 +191,13 @@ fn distrust(error: &io::Error) -> Option<&'static str> {
     let told = error.get_ref().and_then(|error| error.downcast_ref());
     match told {
         Some(rustls::Error::AlertReceived(alert)) => Some(match alert {
-            UnknownCA => "unknown_ca",
-            BadCertificate => "bad_certificate",
-            CertificateUnknown => "certificate_unknown",
-            CertificateExpired => "certificate_expired",
-            UnsupportedCertificate => "unsupported_certificate",
+            UnknownCA => "a client does not trust (unknown_ca)",
+            BadCertificate => "a client does not trust (bad_certificate)",
+            CertificateUnknown => "a client does not trust (certificate_unknown)",
+            CertificateExpired => "a client does not trust (certificate_expired)",
+            UnsupportedCertificate => "a client does not trust (unsupported_certificate)",
             _ => return None,
         }),
-        _ => (error.kind() == io::ErrorKind::UnexpectedEof)
-            .then_some("it broke the handshake off without saying why"),
+        _ => (error.kind() == io::ErrorKind::UnexpectedEof).then_some(SILENT),
     }
 }

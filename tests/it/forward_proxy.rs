@@ -54,7 +54,7 @@ fn assert_refused(response: &Response, status: u16, code: &str, message: &str) {
 }
 
 #[test]
-fn iy_without_interception_nothing_is_changed_but_the_words() {
+fn without_interception_nothing_is_changed_but_the_words() {
     let world = World::logged_in();
     let serving = world.serve();
     let connect = refused(serving.address, "api.lucid.co:443", "");
@@ -70,7 +70,7 @@ fn iy_without_interception_nothing_is_changed_but_the_words() {
 }
 
 #[test]
-fn iy_a_shared_listener_is_no_open_proxy() {
+fn a_shared_listener_is_no_open_proxy() {
     let (world, serving) = forward_proxy("allow_tunnels = [\"files.example:443\"]\n");
     for (authority, message) in [
         (
@@ -122,7 +122,7 @@ fn iy_a_shared_listener_is_no_open_proxy() {
 }
 
 #[test]
-fn iy_what_is_no_connect_is_refused_with_400() {
+fn what_is_no_connect_is_refused_with_400() {
     let (_world, serving) = forward_proxy("");
     for (authority, fields, message) in [
         ("api.lucid.co", "", "a port, which CONNECT always has"),
@@ -170,7 +170,7 @@ fn iy_what_is_no_connect_is_refused_with_400() {
 }
 
 #[test]
-fn iy_a_name_that_stands_for_a_private_address_leads_nowhere() {
+fn a_name_that_stands_for_a_private_address_leads_nowhere() {
     let far = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = far.local_addr().expect("it listens").port();
     let mut world = World::logged_in();
@@ -226,7 +226,7 @@ fn login(name: &str, key: &str) -> String {
 }
 
 #[test]
-fn s04_iy_a_proxys_clients_say_who_they_are_in_front_of_the_tunnel() {
+fn s04_a_proxys_clients_say_who_they_are_in_front_of_the_tunnel() {
     let mut world = World::logged_in();
     fs::write(world.directory.path().join("ci.key"), KEY).expect("written");
     world.tables = format!("{ENABLED}[clients.ci]\nkey_file = \"ci.key\"\n");
@@ -278,7 +278,7 @@ fn s04_iy_a_proxys_clients_say_who_they_are_in_front_of_the_tunnel() {
 }
 
 #[test]
-fn iy_in_absolute_form_the_api_is_served_as_by_any_other_way() {
+fn in_absolute_form_the_api_is_served_as_by_any_other_way() {
     let (upstream, mut world) = World::before_raw_upstream();
     let origin = upstream.origin();
     let links = format!(
@@ -286,7 +286,7 @@ fn iy_in_absolute_form_the_api_is_served_as_by_any_other_way() {
     );
     let seen = upstream.answering(Box::leak(links.into_bytes().into_boxed_slice()));
     world.top = "public_url = \"https://elsewhere.example\"\n".to_owned();
-    world.tables = ENABLED.to_owned();
+    world.tables = format!("{ENABLED}[guard]\nallow_origins = [\"https://page.example\"]\n");
     let serving = world.serve();
     let mut client = serving.connect();
     for _ in 0..2 {
@@ -312,6 +312,12 @@ fn iy_in_absolute_form_the_api_is_served_as_by_any_other_way() {
     // What a page sends is refused there too.
     client.send(b"GET http://api.lucid.co/x HTTP/1.1\r\nHost: api.lucid.co\r\nOrigin: https://evil.example\r\n\r\n");
     assert_refused(&client.response(), 403, "originNotAllowed", "evil.example");
+    client.send(b"OPTIONS http://api.lucid.co/x HTTP/1.1\r\nHost: api.lucid.co\r\nOrigin: https://page.example\r\nAccess-Control-Request-Method: PUT\r\n\r\n");
+    let preflight = client.response();
+    assert_eq!(preflight.status, 204);
+    let allowed = preflight.header("access-control-allow-origin");
+    assert_eq!(allowed, Some("https://page.example"));
+    assert!(seen.try_recv().is_err(), "upstream sees no preflight");
 }
 
 /// A world whose proxy reaches others through a company's proxy, whose tunnels lead to `behind`.
@@ -344,7 +350,7 @@ fn passes_both_ways(client: &mut Client, far: &TcpListener) {
 }
 
 #[test]
-fn iy_an_allowed_tunnel_goes_by_the_companys_proxy_and_is_logged_once_at_its_end() {
+fn an_allowed_tunnel_goes_by_the_companys_proxy_and_is_logged_once_at_its_end() {
     let far = TcpListener::bind("127.0.0.1:0").expect("a port");
     let (company, world, serving) = behind_a_company(far.local_addr().expect("it listens"), "");
     let mut client = connect(serving.address, "Files.example:443", "User-Agent: x\r\n");
@@ -380,7 +386,7 @@ fn iy_an_allowed_tunnel_goes_by_the_companys_proxy_and_is_logged_once_at_its_end
 }
 
 #[test]
-fn f12_iy_a_tunnel_on_which_nothing_moves_ends() {
+fn f12_a_tunnel_on_which_nothing_moves_ends() {
     let far = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = far.local_addr().expect("it listens");
     let (_company, _world, serving) = behind_a_company(address, "[timeouts]\ntunnel = \"200ms\"\n");
@@ -393,7 +399,7 @@ fn f12_iy_a_tunnel_on_which_nothing_moves_ends() {
 }
 
 #[test]
-fn iy_an_open_tunnel_does_not_hold_up_the_end_for_longer_than_the_drain() {
+fn an_open_tunnel_does_not_hold_up_the_end_for_longer_than_the_drain() {
     let far = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = far.local_addr().expect("it listens");
     let (_company, _world, serving) = behind_a_company(address, "[timeouts]\ndrain = \"100ms\"\n");
@@ -406,7 +412,7 @@ fn iy_an_open_tunnel_does_not_hold_up_the_end_for_longer_than_the_drain() {
 }
 
 #[test]
-fn s07_iy_tunnels_are_counted_among_the_connections() {
+fn s07_tunnels_are_counted_among_the_connections() {
     let far = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = far.local_addr().expect("it listens");
     let (_company, _world, serving) = behind_a_company(address, "[limits]\nconnections = 1\n");
@@ -472,7 +478,7 @@ impl Drop for Private {
 }
 
 #[test]
-fn iy_the_listener_of_one_program_leads_everywhere_with_its_credential() {
+fn the_listener_of_one_program_leads_everywhere_with_its_credential() {
     let private = Private::start();
     let far = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = far.local_addr().expect("it listens").port();
@@ -502,7 +508,7 @@ fn iy_the_listener_of_one_program_leads_everywhere_with_its_credential() {
 }
 
 #[test]
-fn iy_much_passes_through_a_tunnel_both_ways_at_once() {
+fn much_passes_through_a_tunnel_both_ways_at_once() {
     const LENGTH: usize = 8 << 20;
     let private = Private::start();
     let far = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -535,7 +541,7 @@ fn onward(private: &Private, upstream: &RawUpstream, fields: &str, body: &[u8]) 
 }
 
 #[test]
-fn f01_f02_iy_a_plain_request_for_another_host_is_passed_on_without_our_token() {
+fn f01_f02_a_plain_request_for_another_host_is_passed_on_without_our_token() {
     let private = Private::start();
     let upstream = RawUpstream::start();
     let fields = "Connection: X-Hop\r\nX-Hop: 1\r\nProxy-Connection: keep-alive\r\nUpgrade: h2c\r\n\
@@ -595,7 +601,7 @@ fn f01_f02_iy_a_plain_request_for_another_host_is_passed_on_without_our_token() 
 }
 
 #[test]
-fn f13_iy_an_answer_that_breaks_off_reaches_the_client_broken_off() {
+fn f13_an_answer_that_breaks_off_reaches_the_client_broken_off() {
     let private = Private::start();
     let upstream = RawUpstream::start();
     let mut client = onward(
@@ -619,7 +625,7 @@ fn f13_iy_an_answer_that_breaks_off_reaches_the_client_broken_off() {
 }
 
 #[test]
-fn iy_what_another_host_does_wrong_is_told_of_it() {
+fn what_another_host_does_wrong_is_told_of_it() {
     let private = Private::start();
     for (answer, message) in [
         (&b"nonsense\r\n\r\n"[..], "is not HTTP"),
@@ -654,7 +660,7 @@ fn iy_what_another_host_does_wrong_is_told_of_it() {
 }
 
 #[test]
-fn iy_a_thousand_tunnels_leave_nothing_behind() {
+fn a_thousand_tunnels_leave_nothing_behind() {
     let far = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = far.local_addr().expect("it listens");
     let (_company, _world, serving) = behind_a_company(address, "");

@@ -13,7 +13,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::forward_proxy::ENABLED;
-use crate::world::tls::{Identity, TlsClient};
+use crate::world::connect_proxy::ConnectProxy;
+use crate::world::raw_upstream::RawUpstream;
+use crate::world::tls::{Identity, TlsClient, TlsFront};
 use crate::world::{SOON, Serving, World, errors, is_there, missing, printed, python_with};
 
 const HOST: &str = "api.lucid.co";
@@ -109,7 +111,7 @@ fn curl(world: &World, serving: &Serving, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn iy_curl_speaks_to_lucid_by_http_1_1_and_2_while_tokens_die() {
+fn curl_speaks_to_lucid_by_http_1_1_and_2_while_tokens_die() {
     if !is_there("curl", &["-V"]) {
         return missing("curl");
     }
@@ -141,7 +143,7 @@ fn iy_curl_speaks_to_lucid_by_http_1_1_and_2_while_tokens_die() {
 }
 
 #[test]
-fn iy_python_asks_without_a_host_in_front_of_the_tunnel() {
+fn python_asks_without_a_host_in_front_of_the_tunnel() {
     let Some(python) = python_with(&["urllib.request"]) else {
         return;
     };
@@ -158,7 +160,7 @@ fn iy_python_asks_without_a_host_in_front_of_the_tunnel() {
 }
 
 #[test]
-fn f09_iy_references_lead_to_where_the_client_believes_to_be() {
+fn f09_references_lead_to_where_the_client_believes_to_be() {
     let (upstream, mut world) = World::before_raw_upstream();
     let answer = format!(
         "HTTP/1.1 200 OK\r\nLink: <{}/x?page=2>; rel=\"next\"\r\nLocation: https://{HOST}/y\r\nContent-Length: 2\r\n\r\nok",
@@ -184,7 +186,7 @@ fn f09_iy_references_lead_to_where_the_client_believes_to_be() {
 }
 
 #[test]
-fn s02_s03_iy_inside_only_that_host_is_served_and_no_page() {
+fn s02_s03_inside_only_that_host_is_served_and_no_page() {
     let (world, serving) = serve("");
     let inside = || enter(&world, &serving, "");
     let good = ask(&mut inside(), "GET /users/me/profile", "", "");
@@ -238,7 +240,7 @@ fn s02_s03_iy_inside_only_that_host_is_served_and_no_page() {
 }
 
 #[test]
-fn s04_s05_iy_a_clients_rules_hold_inside_and_its_key_is_told_once() {
+fn s04_s05_a_clients_rules_hold_inside_and_its_key_is_told_once() {
     let mut world = World::logged_in();
     fs::write(world.directory.path().join("reports.key"), REPORTS).expect("written");
     world.tables = format!(
@@ -269,7 +271,7 @@ fn s04_s05_iy_a_clients_rules_hold_inside_and_its_key_is_told_once() {
 }
 
 #[test]
-fn f11_iy_a_program_that_refreshes_by_itself_gets_tokens_that_work() {
+fn f11_a_program_that_refreshes_by_itself_gets_tokens_that_work() {
     let (world, serving) = serve("");
     let before = world.stored();
     let body = "{\"grant_type\":\"refresh_token\",\"refresh_token\":\"oauth2-stale\",\"client_id\":\"dummy\",\"client_secret\":\"dummy\"}";
@@ -297,7 +299,7 @@ fn f11_iy_a_program_that_refreshes_by_itself_gets_tokens_that_work() {
 }
 
 #[test]
-fn f16_iy_a_websocket_works_inside() {
+fn f16_a_websocket_works_inside() {
     let (upstream, mut world) = World::before_raw_upstream();
     world.tables = ENABLED.to_owned();
     let serving = world.serve();
@@ -322,7 +324,7 @@ fn f16_iy_a_websocket_works_inside() {
 }
 
 #[test]
-fn iy_what_comes_ahead_of_the_answer_belongs_to_the_tunnel() {
+fn what_comes_ahead_of_the_answer_belongs_to_the_tunnel() {
     let (world, serving) = serve("[limits]\nheader_bytes = \"4 KiB\"\n");
     // The first record of a handshake, padded to be larger than any head may be.
     let mut config = trusting(&world, &[]);
@@ -364,7 +366,7 @@ fn iy_what_comes_ahead_of_the_answer_belongs_to_the_tunnel() {
 }
 
 #[test]
-fn iy_another_name_in_the_handshake_is_refused_and_none_is_not() {
+fn another_name_in_the_handshake_is_refused_and_none_is_not() {
     let (world, serving) = serve("");
     let other = shake_hands(
         tunnel(serving.address, ""),
@@ -391,7 +393,7 @@ fn iy_another_name_in_the_handshake_is_refused_and_none_is_not() {
 }
 
 #[test]
-fn iy_plain_http_inside_is_told_what_to_do() {
+fn plain_http_inside_is_told_what_to_do() {
     let (_world, serving) = serve("");
     let mut tcp = tunnel(serving.address, "");
     tcp.write_all(b"GET /users HTTP/1.1\r\nHost: api.lucid.co\r\n\r\n")
@@ -408,7 +410,7 @@ fn iy_plain_http_inside_is_told_what_to_do() {
 }
 
 #[test]
-fn iy_a_client_that_does_not_trust_us_is_told_of_once() {
+fn a_client_that_does_not_trust_us_is_told_of_once() {
     let (world, serving) = serve("");
     let stranger = Identity::new();
     for _ in 0..3 {
@@ -417,7 +419,7 @@ fn iy_a_client_that_does_not_trust_us_is_told_of_once() {
         assert!(error.to_string().contains("UnknownIssuer"), "{error}");
     }
     serving.wait_for_log(
-        "does not trust the certificate that it was shown for api.lucid.co (unknown_ca)",
+        "a client does not trust (unknown_ca) the certificate that it was shown for api.lucid.co: ",
     );
     let mut client = enter(&world, &serving, "");
     assert!(ask(&mut client, "GET /users/me/profile", "", "").starts_with("HTTP/1.1 200 "));
@@ -425,7 +427,53 @@ fn iy_a_client_that_does_not_trust_us_is_told_of_once() {
 }
 
 #[test]
-fn f12_iy_a_client_that_does_not_shake_hands_in_time_is_let_go() {
+fn a_client_that_leaves_without_a_word_may_not_trust_us() {
+    let (world, serving) = serve("");
+    let mut trusted = enter(&world, &serving, "");
+    assert!(ask(&mut trusted, "GET /users/me/profile", "", "").starts_with("HTTP/1.1 200 "));
+    assert!(!serving.log().contains("trust"), "{}", serving.log());
+    drop(enter(&world, &serving, ""));
+    serving.wait_for_log(
+        "perhaps it does not trust the certificate that it was shown for api.lucid.co: ",
+    );
+}
+
+#[test]
+fn f09_what_leads_to_lucid_itself_stays_as_it_is() {
+    let upstream = RawUpstream::start();
+    let behind = upstream.origin();
+    let behind = behind.strip_prefix("http://").expect("plain");
+    let front = TlsFront::named(HOST, behind.parse().expect("an address"));
+    let company = ConnectProxy::start(front.address);
+    let mut world = World::logged_in();
+    front.write_bundle(&world.directory.path().join("lucid.pem"));
+    world.upstream = format!("https://{HOST}");
+    world.upstream_keys = format!("ca_file = \"lucid.pem\"\nproxy = \"{}\"\n", company.url(""));
+    world.top = "public_url = \"https://elsewhere.example\"\n".to_owned();
+    world.tables = ENABLED.to_owned();
+    let answer = "HTTP/1.1 200 OK\r\nLink: <https://api.lucid.co/x?page=2>; rel=\"next\"\r\nContent-Length: 2\r\n\r\nok";
+    let _seen = upstream.answering(answer.as_bytes());
+    let serving = world.serve();
+    let kept = "link: <https://api.lucid.co/x?page=2>; rel=\"next\"\r\n";
+    let mut client = enter(&world, &serving, "");
+    let inside = ask(&mut client, "GET /x", "", "");
+    assert!(inside.contains(kept), "{inside}");
+    let mut client = serving.connect();
+    client.send(b"GET http://api.lucid.app/x HTTP/1.1\r\nHost: api.lucid.app\r\n\r\n");
+    let absolute = client.response();
+    let link = absolute.header("link");
+    assert_eq!(link, Some("<https://api.lucid.co/x?page=2>; rel=\"next\""));
+    // Who asks the proxy by its address is led back to it.
+    let link = serving.get("/x");
+    let link = link.header("link");
+    assert_eq!(
+        link,
+        Some("<https://elsewhere.example/x?page=2>; rel=\"next\"")
+    );
+}
+
+#[test]
+fn f12_a_client_that_does_not_shake_hands_in_time_is_let_go() {
     let (_world, serving) = serve("[timeouts]\nhandshake = \"200ms\"\n");
     for begun in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
         let mut tcp = tunnel(serving.address, "");
@@ -435,7 +483,7 @@ fn f12_iy_a_client_that_does_not_shake_hands_in_time_is_let_go() {
 }
 
 #[test]
-fn f12_iy_a_client_that_asks_for_nothing_inside_is_let_go() {
+fn f12_a_client_that_asks_for_nothing_inside_is_let_go() {
     let (world, serving) = serve("[timeouts]\nfirst_request = \"300ms\"\nidle = \"100ms\"\n");
     let mut silent = enter(&world, &serving, "");
     assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
@@ -448,7 +496,7 @@ fn f12_iy_a_client_that_asks_for_nothing_inside_is_let_go() {
 }
 
 #[test]
-fn s08_iy_nonsense_inside_harms_nobody() {
+fn s08_nonsense_inside_harms_nobody() {
     let (world, serving) = serve("");
     for nonsense in [
         &b"\x16\x03\x01\x00\x05hello"[..],
@@ -469,7 +517,7 @@ fn s08_iy_nonsense_inside_harms_nobody() {
 }
 
 #[test]
-fn iy_a_tls_listener_is_a_forward_proxy_too() {
+fn a_tls_listener_is_a_forward_proxy_too() {
     let mut world = World::logged_in();
     let identity = Identity::new();
     identity.write(world.directory.path());
@@ -514,7 +562,7 @@ fn iy_a_tls_listener_is_a_forward_proxy_too() {
 }
 
 #[test]
-fn iy_no_request_is_lost_when_the_server_ends() {
+fn no_request_is_lost_when_the_server_ends() {
     let (upstream, mut world) = World::before_raw_upstream();
     world.tables = ENABLED.to_owned();
     let serving = world.serve();
