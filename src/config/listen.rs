@@ -1,12 +1,11 @@
 //! Where clients connect: one entry of `listen`, as text or as a table.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::raw::{At, Found, Item, Source, Table};
-use super::{Environment, accounts, file_name};
+use super::{Address, AddressError, Environment, accounts, file_name};
 
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,17 +16,6 @@ pub struct Listen {
     pub tls: Option<TlsFiles>,
     /// Who may use the file of a unix socket.
     pub access: Access,
-}
-
-/// Where clients connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// An address and a port; port 0 takes a free one.
-    Tcp(SocketAddr),
-    /// The path of a unix socket.
-    Unix(PathBuf),
-    /// Sockets that systemd passes at the start: those of one name, or all.
-    Systemd(Option<String>),
 }
 
 /// The files of a certificate, in PEM.
@@ -66,69 +54,6 @@ impl Default for Access {
             mode: 0o600,
             owner: None,
             group: None,
-        }
-    }
-}
-
-/// What is no [`Address`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// Nothing that is known.
-    #[error(
-        "expected an address with a port (\"127.0.0.1:8118\", \"[::1]:8118\"), a socket's path (\"unix:/run/lucid-proxy/proxy.sock\"), or \"systemd\" or \"systemd:NAME\" for what a socket unit passes"
-    )]
-    Unknown,
-    /// The system knows no such path for a socket.
-    #[error(
-        "expected a path of at most 107 bytes behind \"unix:\", such as \"unix:/run/lucid-proxy/proxy.sock\""
-    )]
-    Path,
-    /// A name without a file.
-    #[error(
-        "a socket without a file (\"@…\") has neither owner nor mode, so that everybody on this machine could use it; expected a path, such as \"unix:/run/lucid-proxy/proxy.sock\""
-    )]
-    Abstract,
-}
-
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return socket_path(path).map(Self::Unix);
-        }
-        match text.strip_prefix("systemd") {
-            Some("") => Ok(Self::Systemd(None)),
-            Some(name) => match name.strip_prefix(':') {
-                Some(name) if !name.is_empty() => Ok(Self::Systemd(Some(name.to_owned()))),
-                _ => Err(AddressError::Unknown),
-            },
-            None => text
-                .parse()
-                .map(Self::Tcp)
-                .map_err(|_| AddressError::Unknown),
-        }
-    }
-}
-
-fn socket_path(path: &str) -> Result<PathBuf, AddressError> {
-    if path.starts_with('@') {
-        return Err(AddressError::Abstract);
-    }
-    let fits = std::os::unix::net::SocketAddr::from_pathname(path).is_ok();
-    if path.is_empty() || !fits {
-        return Err(AddressError::Path);
-    }
-    Ok(PathBuf::from(path))
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Systemd(None) => f.write_str("systemd"),
-            Self::Systemd(Some(name)) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -386,39 +311,6 @@ fn octal(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_read_and_shown_as_they_are_written() {
-        for text in [
-            "127.0.0.1:8118",
-            "[::1]:0",
-            "unix:/run/lucid-proxy/proxy.sock",
-            "unix:here.sock",
-            "systemd",
-            "systemd:https",
-        ] {
-            let address: Address = text.parse().expect(text);
-            assert_eq!(address.to_string(), text);
-        }
-    }
-
-    #[test]
-    fn what_is_no_address_is_told_what_would_be_one() {
-        let long = format!("unix:/{}", "x".repeat(107));
-        for (text, error) in [
-            ("", AddressError::Unknown),
-            ("8118", AddressError::Unknown),
-            ("localhost:8118", AddressError::Unknown),
-            ("systemd:", AddressError::Unknown),
-            ("systemdx", AddressError::Unknown),
-            ("unix:", AddressError::Path),
-            ("unix:/a\0b", AddressError::Path),
-            (&long, AddressError::Path),
-            ("unix:@lucid", AddressError::Abstract),
-        ] {
-            assert_eq!(text.parse::<Address>(), Err(error), "{text}");
-        }
-    }
 
     #[test]
     fn modes_are_octal_permissions() {

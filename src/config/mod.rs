@@ -3,10 +3,12 @@
 //! [`Config::load`] reports every problem that it finds, each with its place in the file and what would be accepted.
 
 mod accounts;
+mod address;
 mod api_key;
 mod ca_file;
 mod check;
 mod clients;
+mod environment;
 mod file_name;
 mod file_readers;
 mod guard;
@@ -24,6 +26,7 @@ mod redirect;
 mod replay;
 mod rules;
 mod secrets;
+mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,23 +34,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use address::{Address, AddressError};
 pub use ca_file::CaFile;
 pub use clients::{CLIENT_NAME, KEY_PREFIX, KeyHash, KnownClient, is_client_name};
+use environment::usual_files;
+pub use environment::{Environment, ProcessEnvironment, state_directory};
 pub(crate) use file_readers::warning as readers_of;
 pub use guard::Guard;
 pub use http_proxy::HttpProxy;
 pub use intercept::Intercept;
 pub use limits::{HeadLimits, Limits};
 pub(crate) use listen::is_activated;
-pub use listen::{Access, Address, AddressError, Listen, TlsFiles};
+pub use listen::{Access, Listen, TlsFiles};
 pub(crate) use names::{is_host, is_origin};
 pub use network::{Network, Unusable, Way, Why};
 pub use no_proxy::NoProxy;
 pub use origin::{Origin, Scheme};
-pub use raw::Problem;
 use raw::{Found, Source};
 pub use redirect::RedirectUrl;
 pub use rules::{Rule, Rules, Segment, is_refused};
+pub use source::Problem;
 
 use crate::secret::{Secret, Zeroizing};
 
@@ -257,39 +263,6 @@ pub enum Need {
     Everything,
 }
 
-/// The environment as a map: the process's own, or a test's.
-pub trait Environment {
-    /// The value of a variable; `None` where it is unset, empty or not UTF-8.
-    fn var(&self, name: &str) -> Option<String>;
-
-    /// Whether a variable is set, if only to what is no value.
-    fn is_set(&self, name: &str) -> bool;
-}
-
-/// The process's environment.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProcessEnvironment;
-
-impl Environment for ProcessEnvironment {
-    fn var(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok().filter(|value| !value.is_empty())
-    }
-
-    fn is_set(&self, name: &str) -> bool {
-        std::env::var_os(name).is_some()
-    }
-}
-
-impl Environment for BTreeMap<String, String> {
-    fn var(&self, name: &str) -> Option<String> {
-        self.get(name).filter(|value| !value.is_empty()).cloned()
-    }
-
-    fn is_set(&self, name: &str) -> bool {
-        self.contains_key(name)
-    }
-}
-
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -396,33 +369,6 @@ impl Config {
         source.known.dedup();
         source.known
     }
-}
-
-/// The folder for what the program keeps: `$STATE_DIRECTORY` (set by systemd), else `$XDG_STATE_HOME/lucid-proxy`,
-/// else `~/.local/state/lucid-proxy` (XDG Base Directory Specification).
-pub fn state_directory(environment: &dyn Environment) -> PathBuf {
-    if let Some(directories) = environment.var("STATE_DIRECTORY") {
-        return PathBuf::from(directories.split(':').next().unwrap_or_default());
-    }
-    let home = || PathBuf::from(environment.var("HOME").unwrap_or_else(|| "/".to_owned()));
-    let base = environment
-        .var("XDG_STATE_HOME")
-        .map_or_else(|| home().join(".local/state"), PathBuf::from);
-    base.join("lucid-proxy")
-}
-
-fn usual_files(environment: &dyn Environment) -> Vec<PathBuf> {
-    let config_home = environment
-        .var("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| {
-            environment
-                .var("HOME")
-                .map(|home| PathBuf::from(home).join(".config"))
-        });
-    let mut files = vec![PathBuf::from("proxy.toml")];
-    files.extend(config_home.map(|home| home.join("lucid-proxy/proxy.toml")));
-    files
 }
 
 fn read(file: &Path) -> Result<String, ConfigError> {
