@@ -25,13 +25,15 @@ pub const REQUEST: &str = "lucid_proxy::request";
 /// Starts logging for the whole process. `RUST_LOG` (`debug`, or `lucid_proxy=trace,hyper=info`) chooses what is
 /// logged; without it, everything from `usual` up. Panics are told there too.
 ///
+/// Libraries that would repeat what a request says are never heard below a level at which they do not.
+///
 /// A second call changes nothing.
 pub fn start(format: LogFormat, usual: LevelFilter, environment: &dyn Environment) {
     let filter = environment
         .var("RUST_LOG")
         .and_then(|filter| filter.parse::<Targets>().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(usual));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(discreet());
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
@@ -46,6 +48,14 @@ pub fn start(format: LogFormat, usual: LevelFilter, environment: &dyn Environmen
     if started.is_ok() {
         panics::tell();
     }
+}
+
+/// What may be logged at all.
+fn discreet() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::TRACE)
+        // At debug level it quotes a path that it cannot read, query and all, and at trace level a field.
+        .with_target("h2", LevelFilter::INFO)
 }
 
 fn timer() -> ChronoUtc {
