@@ -8,7 +8,7 @@ const KIB: u64 = 1 << 10;
 
 /// Less would refuse requests that every client sends.
 const LEAST_HEAD: u64 = KIB;
-/// hyper keeps up to 408 KiB of a head.
+/// Every connection may have as much kept before anything of it is looked at.
 const MOST_HEAD: u64 = 256 * KIB;
 /// hyper takes no longer target.
 const LONGEST_TARGET: u64 = 65534;

@@ -28,6 +28,9 @@ const MOST_STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 256 << 10;
 /// Bytes of all uploads of one connection that may be in memory here: sixteen that nobody takes do not stop the others.
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of a head beyond what is allowed that come to whoever refuses it, and says why. The library answers a larger one by
+/// itself, with a bare 431, and keeps nothing of it.
+const TOLD_WHY: usize = 64 << 10;
 /// How long a client of HTTP/2 with nothing under way may take to hear that the connection ends. Some do not read while
 /// they do not ask, and would be waited for in vain.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -47,11 +50,11 @@ pub(super) async fn serve(stream: Stream, entrance: &Rc<Entrance>, activity: Rc<
         tracker: entrance.tasks.clone(),
         bound: body,
     };
-    let largest_head = u32::try_from(entrance.limits.head.bytes).unwrap_or(u32::MAX);
+    let largest_head = entrance.limits.head.bytes.saturating_add(TOLD_WHY);
+    let largest_head = u32::try_from(largest_head).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
-        // More is answered with 431, by itself.
         .max_header_list_size(largest_head)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -84,13 +87,28 @@ async fn answer(
     Ok(response)
 }
 
-/// What is too much of a head. Its size has been seen to.
-fn excess(request: &Request<Incoming>, limits: HeadLimits) -> Option<Unservable> {
+/// What is too much of a head.
+fn excess<B>(request: &Request<B>, limits: HeadLimits) -> Option<Unservable> {
     let target = request.uri().path_and_query();
     if target.is_some_and(|target| target.as_str().len() > limits.target) {
         return Some(Unservable::TargetTooLong(limits.target));
     }
-    (request.headers().len() > limits.fields).then_some(Unservable::TooManyFields(limits.fields))
+    if request.headers().len() > limits.fields {
+        return Some(Unservable::TooManyFields(limits.fields));
+    }
+    (size(request) > limits.bytes).then_some(Unservable::HeadTooLarge(limits.bytes))
+}
+
+/// Bytes of the names and values of all fields, with 32 for each (RFC 9113 section 10.5.1). What the target is made of
+/// counts as one.
+fn size<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query();
+    let target = target.map_or(0, |target| ":path".len() + target.as_str().len() + 32);
+    let fields = request.headers().iter();
+    target
+        + fields
+            .map(|(name, value)| name.as_str().len() + value.len() + 32)
+            .sum::<usize>()
 }
 
 /// Gives each stream a task on this thread, which ends when the client does not take its content for too long.
@@ -135,4 +153,44 @@ async fn while_it_moves(stream: impl Future<Output = ()>, pace: Rc<Pace>, bound:
         Poll::Ready(())
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s07_a_head_of_http_2_may_be_as_large_as_its_limits_and_no_larger() {
+        let request = Request::get("https://a/12345")
+            .header("x", "y")
+            .header("x", "yz")
+            .body(())
+            .expect("a request");
+        let bytes = (5 + 6 + 32) + (1 + 1 + 32) + (1 + 2 + 32);
+        let exact = HeadLimits {
+            bytes,
+            fields: 2,
+            target: 6,
+        };
+        assert_eq!(excess(&request, exact), None);
+        for (limits, why) in [
+            (
+                HeadLimits {
+                    bytes: bytes - 1,
+                    ..exact
+                },
+                Unservable::HeadTooLarge(bytes - 1),
+            ),
+            (
+                HeadLimits { fields: 1, ..exact },
+                Unservable::TooManyFields(1),
+            ),
+            (
+                HeadLimits { target: 5, ..exact },
+                Unservable::TargetTooLong(5),
+            ),
+        ] {
+            assert_eq!(excess(&request, limits), Some(why));
+        }
+    }
 }

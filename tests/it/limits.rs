@@ -296,7 +296,7 @@ fn s07_a_client_that_has_to_send_a_head_that_is_too_large_to_its_end_gets_the_an
 #[test]
 fn s07_over_http_2_a_head_has_the_same_limits() {
     let (mut world, identity) = https::world();
-    world.tables = format!("[limits]\n{HEADS}\n");
+    world.tables = format!("[limits]\n{HEADS}\n[log]\nrequests = true\n");
     let serving = world.serve_on(https::LISTEN);
     let client = Http2::connect(serving.address, &identity);
     let ask = |path: &str, fields: &[(&'static str, &str)]| {
@@ -305,6 +305,14 @@ fn s07_over_http_2_a_head_has_the_same_limits() {
     let long = "x".repeat(9 << 10);
     let too_large = ask("/users", &[("x-long", &long)]);
     assert_eq!(too_large.status, 431);
+    assert_eq!(too_large.json()["code"], "headersTooLarge");
+    let message = too_large.json()["message"].to_string();
+    assert!(message.contains("limits.header_bytes"), "{message}");
+    // What is larger by far is not kept, and the library says no more than that.
+    let much = "x".repeat(100 << 10);
+    let far_too_large = ask("/users", &[("x-long", &much)]);
+    assert_eq!(far_too_large.status, 431);
+    assert_eq!(far_too_large.text(), "");
     let too_many = ask("/users", &[("x", "y"); 21]);
     assert_eq!(too_many.status, 431);
     assert_eq!(too_many.json()["code"], "headersTooLarge");
@@ -315,6 +323,11 @@ fn s07_over_http_2_a_head_has_the_same_limits() {
     let large = ask("/users", &[("x-long", &long[..7 << 10])]);
     assert_eq!(large.status, 200);
     assert_eq!(ask("/users", &[("x", "y"); 15]).status, 200);
+    let log = serving.stop();
+    assert!(log.contains("a request was refused: the "), "{log}");
+    let line = log.lines().find(|line| line.contains(" 431 "));
+    let line = line.expect("a line for the request");
+    assert!(line.contains("headersTooLarge"), "{line}");
 }
 
 #[test]
