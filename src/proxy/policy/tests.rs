@@ -328,6 +328,9 @@ fn s05_no_field_changes_the_method_or_the_path_behind_the_rules() {
     }
     assert_eq!(with("x-http-methods"), Ok(()));
     assert_eq!(with("x-method"), Ok(()));
+    // Nothing else is taken for a hyphen, and no underscore for anything else.
+    assert_eq!(with("x.http.method"), Ok(()));
+    assert_eq!(with("x-_ttp-method"), Ok(()));
 }
 
 #[test]
