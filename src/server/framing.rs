@@ -507,6 +507,91 @@ mod tests {
         assert_eq!(passed(limits, small.as_bytes()).0, small.as_bytes());
     }
 
+    /// What is passed on of a request line in pieces until it is cut off, the number of the request, and why.
+    fn passed_in(limits: HeadLimits, pieces: &[&[u8]]) -> (String, Option<Refused>) {
+        let mut framing = Framing::new(limits);
+        let mut passed = Vec::new();
+        for piece in pieces {
+            match framing.follow(piece) {
+                None => passed.extend_from_slice(piece),
+                Some(cut) => {
+                    passed.extend_from_slice(&piece[..cut.kept]);
+                    passed.extend_from_slice(cut.ending);
+                    break;
+                }
+            }
+        }
+        let passed = String::from_utf8(passed).expect("ASCII");
+        (passed, framing.refused())
+    }
+
+    #[test]
+    fn s07_a_target_that_is_too_long_leaves_a_whole_head_wherever_it_is_cut_off() {
+        let limits = HeadLimits {
+            target: 5,
+            ..LIMITS
+        };
+        let refused = Some(Refused {
+            from: 1,
+            why: Unservable::TargetTooLong(5),
+        });
+        let line = b"GET /12345678 HTTP/1.1\r\n\r\n";
+        for at in 0..=line.len() {
+            let (first, second) = line.split_at(at);
+            let (passed, why) = passed_in(limits, &[first, second]);
+            assert_eq!(why, refused, "{at}");
+            assert!(passed.starts_with("GET /12345"), "{at}: {passed:?}");
+            assert!(passed.ends_with(" HTTP/1.1\r\n\r\n"), "{at}: {passed:?}");
+            assert_eq!(passed.matches('\n').count(), 2, "{at}: {passed:?}");
+        }
+        let long = [b"GET /", &[b'x'; 1000][..]].concat();
+        let (passed, why) = passed_in(limits, &[&long]);
+        assert_eq!(why, refused);
+        assert_eq!(passed.len(), SHOWN + " HTTP/1.1\r\n\r\n".len());
+        let exact = b"GET /1234 HTTP/1.1\r\n\r\n";
+        assert_eq!(passed_in(limits, &[exact]).1, None, "the control");
+    }
+
+    #[test]
+    fn s07_a_head_that_is_too_large_by_its_target_is_told_so() {
+        let line = [b"GET /", &[b'x'; 100][..], b" HTTP/1.1\r\n\r\n"].concat();
+        for (target, why) in [
+            (5, Unservable::TargetTooLong(5)),
+            (1000, Unservable::HeadTooLarge(20)),
+        ] {
+            let limits = HeadLimits {
+                bytes: 20,
+                fields: 1,
+                target,
+            };
+            let (_, refused) = passed_in(limits, &[&line]);
+            assert_eq!(refused, Some(Refused { from: 1, why }));
+        }
+    }
+
+    #[test]
+    fn s07_behind_an_offered_upgrade_nothing_is_cut_off_and_nothing_too_large_is_served() {
+        let limits = HeadLimits {
+            fields: 1,
+            target: 5,
+            ..LIMITS
+        };
+        let offer = "GET / HTTP/1.1\r\nUpgrade: websocket\r\n";
+        for (more, refused) in [
+            ("\r\nGET / HTTP/1.1\r\n\r\n", None),
+            (
+                "\r\nGET /12345678 HTTP/1.1\r\n\r\n",
+                Some((2, Unservable::TargetTooLong(5))),
+            ),
+            ("A: b\r\n\r\n", Some((1, Unservable::TooManyFields(1)))),
+        ] {
+            let all = format!("{offer}{more}");
+            let (passed, why) = passed_in(limits, &[all.as_bytes()]);
+            assert_eq!(passed, all, "nothing is cut off");
+            assert_eq!(why, refused.map(|(from, why)| Refused { from, why }));
+        }
+    }
+
     proptest! {
         #[test]
         fn f15_it_does_not_matter_in_which_pieces_the_bytes_come(
