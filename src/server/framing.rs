@@ -553,6 +553,47 @@ mod tests {
     }
 
     #[test]
+    fn s07_too_many_empty_lines_before_a_request_are_followed_by_a_whole_head() {
+        let limits = HeadLimits { bytes: 5, ..LIMITS };
+        for empty in ["\n", "\r\n"] {
+            let (passed, why) = passed_in(limits, &[empty.repeat(6).as_bytes()]);
+            let why = why.map(|refused| refused.why);
+            assert_eq!(why, Some(Unservable::HeadTooLarge(5)));
+            assert!(passed.starts_with(empty), "{passed:?}");
+            let head = passed.trim_start();
+            assert_eq!(head, "GET / HTTP/1.1\r\n\r\n", "{passed:?}");
+        }
+    }
+
+    #[test]
+    fn s07_fields_that_are_too_large_leave_a_whole_head_wherever_they_are_cut_off() {
+        let line = "GET / HTTP/1.1\r\n";
+        let head = format!("{line}Abc: de\r\nF: g\r\n\r\n");
+        for bytes in line.len()..head.len() {
+            let limits = HeadLimits { bytes, ..LIMITS };
+            // Byte by byte: what has been passed on of a field cannot be taken back.
+            let pieces: Vec<_> = head.as_bytes().chunks(1).collect();
+            let (passed, why) = passed_in(limits, &pieces);
+            let why = why.map(|refused| refused.why);
+            assert_eq!(why, Some(Unservable::HeadTooLarge(bytes)));
+            let end = passed.find("\r\n\r\n").expect("a whole head");
+            assert_eq!(end + 4, passed.len(), "{bytes}: {passed:?}");
+            let fields = passed[..end].strip_prefix(line.trim_end());
+            let mut fields = fields.expect("its line").split("\r\n").skip(1);
+            let is_field = |field: &str| field.contains(':') && !field.contains('\r');
+            assert!(fields.all(is_field), "{bytes}: {passed:?}");
+        }
+    }
+
+    #[test]
+    fn f15_all_lines_of_trailers_belong_to_their_request() {
+        let post = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let end = b"0\r\nA: b\r\nC: d\r\nE: f\r\n\r\n";
+        assert_eq!(followed(&[post, end]), (1, None, true));
+        assert_eq!(followed(&[post, end, post, end]), (2, None, true));
+    }
+
+    #[test]
     fn s07_a_head_that_is_too_large_by_its_target_is_told_so() {
         let line = [b"GET /", &[b'x'; 100][..], b" HTTP/1.1\r\n\r\n"].concat();
         for (target, why) in [

@@ -172,6 +172,35 @@ fn s05_what_is_denied_is_denied_in_every_spelling_whatever_is_allowed() {
 }
 
 #[test]
+fn s05_who_may_not_get_may_not_look_either_and_no_other_rule_is_about_that() {
+    let get = policy(false, None, &["GET /secret"]);
+    is_refused_with(
+        &get,
+        "forbids",
+        &["GET /secret", "HEAD /secret", "head /secret"],
+    );
+    is_permitted(&get, &["POST /secret", "HEAD /users"]);
+    let post = policy(false, None, &["POST /secret"]);
+    is_refused_with(&post, "forbids", &["POST /secret", "post /secret"]);
+    is_permitted(&post, &["GET /secret", "HEAD /secret"]);
+}
+
+#[test]
+fn s05_letters_of_all_alphabets_are_denied_in_any_case() {
+    let policy = policy(false, None, &["* /café", "* /key"]);
+    // The last begins with the sign for kelvin.
+    is_refused_with(
+        &policy,
+        "forbids",
+        &["GET /caf%C3%A9", "GET /CAF%C3%89", "GET /%E2%84%AAEY"],
+    );
+    is_permitted(
+        &policy,
+        &["GET /caf%C3%A8", "GET /cafe", "GET /%E2%84%ABEY"],
+    );
+}
+
+#[test]
 fn s05_read_only_permits_what_changes_nothing() {
     let policy = policy(true, None, &[]);
     is_permitted(
