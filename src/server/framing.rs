@@ -337,6 +337,7 @@ fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::cut::SHOWN;
     use super::*;
 
     /// So large that only what is meant to reaches them.

@@ -5,7 +5,7 @@ use crate::config::HeadLimits;
 use crate::proxy::ambiguity::Unservable;
 
 /// Bytes of a request line that hyper gets where it is too long: enough to find out from the log what was asked for.
-const SHOWN: usize = 256;
+pub(super) const SHOWN: usize = 256;
 
 /// Where a head is cut off.
 #[derive(Debug, PartialEq, Eq)]
