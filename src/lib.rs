@@ -26,7 +26,7 @@
 //! | [`sandbox`] | a stand-in for Lucid, for trying and testing without an account |
 //! | [`server`] | sockets, TLS, workers, connections, the orderly end |
 //! | [`proxy`] | the request path |
-//! | [`intercept`] | what becomes of requests for other hosts, and the local certificate authority, by which programs that cannot be changed are served |
+//! | [`intercept`] | what becomes of requests for other hosts, and the local certificate authority, by which programs that cannot be changed are served; what such programs are given |
 //! | [`token`] | the grant |
 //! | [`dial`] | connections to upstream and token endpoint |
 //! | [`config`] | `proxy.toml` and the environment, checked |

@@ -5,6 +5,10 @@
 //! of their core dumps, which they may raise again, and that of their open files, which the server has raised as far as it
 //! may. Giving that back between fork and exec would take unsafe code.
 
+use std::sync::OnceLock;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::config::Environment;
 
 /// With any value, debuggers and core dumps are as the system has them.
@@ -40,12 +44,23 @@ fn forbid_tracing() -> rustix::io::Result<()> {
 
 /// The hard limit stays: it is for the programs that are started from here to decide on theirs.
 fn forbid_core_dumps() -> rustix::io::Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = *CORE_LIMIT.get_or_init(|| getrlimit(Resource::Core));
     setrlimit(
         Resource::Core,
         Rlimit {
             current: Some(0),
-            maximum: getrlimit(Resource::Core).maximum,
+            ..before
         },
     )
+}
+
+/// As it was when this process began.
+static CORE_LIMIT: OnceLock<Rlimit> = OnceLock::new();
+
+/// The limit of core dumps that this process would have without [`protect`].
+pub fn core_limit() -> Rlimit {
+    CORE_LIMIT
+        .get()
+        .copied()
+        .unwrap_or_else(|| getrlimit(Resource::Core))
 }

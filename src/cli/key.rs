@@ -57,7 +57,7 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
 }
 
 /// 32 random bytes (RFC 4648 section 5).
-fn new_key() -> Result<Zeroizing<String>, Failure> {
+pub(super) fn new_key() -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new([0; 32]);
     rand::fill(&mut *bytes).context("the system gave no random bytes")?;
     let mut key = Zeroizing::new(String::with_capacity(64));

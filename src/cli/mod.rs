@@ -3,6 +3,8 @@
 mod ca;
 mod check;
 mod doctor;
+mod env;
+mod exec;
 mod grant;
 mod import;
 mod key;
@@ -92,6 +94,12 @@ enum Command {
     Serve(serve::Options),
     /// Try it: a stand-in for Lucid and a proxy in front, without an account or a network
     Sandbox(sandbox::Options),
+    /// Run a program unchanged: its calls to https://api.lucid.co go through a proxy of its own
+    #[command(after_help = exec::HELP)]
+    Exec(exec::Options),
+    /// Print the variables that lead programs to a running proxy, for a shell
+    #[command(after_help = env::HELP)]
+    Env(env::Options),
     /// Log in: approve once in a browser
     Login(login::Options),
     /// Take over a login: the token_info.json of Lucid's example script, or a refresh token
@@ -167,6 +175,11 @@ pub fn main() -> ExitCode {
         Command::Sandbox(_) if cli.config.config.is_some() => Err(no_config("sandbox")),
         Command::Key(_) if cli.config.config.is_some() => Err(no_config("key")),
         Command::Sandbox(options) => sandbox::run(options),
+        Command::Exec(options) => match exec::run(&cli.config, options) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
+        Command::Env(options) => env::run(&cli.config, options),
         Command::Login(options) => login::run(&cli.config, options),
         Command::Import(options) => import::run(&cli.config, options),
         Command::Token => token::run(&cli.config),
@@ -276,7 +289,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        let hangup = (!hangup_is_ignored())
+        let hangup = (!is_ignored(rustix::process::Signal::HUP))
             .then(|| signal(SignalKind::hangup()))
             .transpose()?;
         Ok(Self {
@@ -308,12 +321,12 @@ impl Signals {
     }
 }
 
-/// Whether whoever started this process has it ignore SIGHUP (proc_pid_status(5)); elsewhere than on Linux, no.
-fn hangup_is_ignored() -> bool {
+/// Whether whoever started this process has it ignore the signal (proc_pid_status(5)); elsewhere than on Linux, no.
+fn is_ignored(signal: rustix::process::Signal) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 != 0)
+    mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
 }
 
 /// Loads the configuration for a command that is about a login (`to_do`: what it does), of which there is none where an

@@ -133,7 +133,7 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
     })
 }
 
-fn configure(sandbox: &Sandbox, directory: &std::path::Path) -> Result<Config, Failure> {
+pub(super) fn configure(sandbox: &Sandbox, directory: &std::path::Path) -> Result<Config, Failure> {
     let origin = sandbox.origin();
     let text = format!(
         "[upstream]\nurl = \"{origin}\"\n[credentials.default]\ntoken_url = \"{origin}/oauth2/token\"\n"
@@ -150,7 +150,7 @@ fn configure(sandbox: &Sandbox, directory: &std::path::Path) -> Result<Config, F
 }
 
 /// The pair that a login would have stored.
-fn record(pair: &Pair) -> Result<Record, Failure> {
+pub(super) fn record(pair: &Pair) -> Result<Record, Failure> {
     let record = Record::from_json(&serde_json::to_vec(pair)?)?;
     Ok(Record {
         generation: Some(1),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::before;
+
 /// The environment as a map: the process's own, or a test's.
 pub trait Environment {
     /// The value of a variable; `None` where it is unset, empty or not UTF-8.
@@ -12,13 +14,15 @@ pub trait Environment {
     fn is_set(&self, name: &str) -> bool;
 }
 
-/// The process's environment.
+/// The process's environment, but for what this program itself has changed in it for others ([`before`]).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessEnvironment;
 
 impl Environment for ProcessEnvironment {
     fn var(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok().filter(|value| !value.is_empty())
+        before::value(name, |name| {
+            std::env::var(name).ok().filter(|value| !value.is_empty())
+        })
     }
 
     fn is_set(&self, name: &str) -> bool {

@@ -16,6 +16,8 @@ pub struct Listen {
     pub tls: Option<TlsFiles>,
     /// Who may use the file of a unix socket.
     pub access: Access,
+    /// Whether connections of this machine's other users are closed at once. No file says so.
+    pub own_user: bool,
 }
 
 /// The files of a certificate, in PEM.
@@ -72,6 +74,7 @@ impl From<Address> for Listen {
             address,
             tls: None,
             access: Access::default(),
+            own_user: false,
         }
     }
 }
@@ -207,6 +210,7 @@ impl Keys {
             address,
             tls: self.tls(source),
             access: self.access(source),
+            own_user: false,
         })
     }
 

@@ -5,6 +5,7 @@
 mod accounts;
 mod address;
 mod api_key;
+pub(crate) mod before;
 mod ca_file;
 mod check;
 mod clients;

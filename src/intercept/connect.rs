@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use http::uri::Authority;
 
+use super::own_user;
+
 /// The port of remote logins, which no tunnel of a listener that others share leads to.
 const SSH: u16 = 22;
 
@@ -14,6 +16,8 @@ pub struct Forwarding {
     /// Lower case.
     hosts: Vec<String>,
     others: Others,
+    /// Whether all its connections are of the one user whose program it is for, so that no key is asked for.
+    own_user: bool,
 }
 
 /// Which other hosts may be reached.
@@ -84,12 +88,36 @@ impl Form {
 impl Forwarding {
     /// Intercepts these hosts, given in lower case.
     pub fn new(hosts: Vec<String>, others: Others) -> Self {
-        Self { hosts, others }
+        Self {
+            hosts,
+            others,
+            own_user: false,
+        }
     }
 
     /// Whether every host may be reached, by a program that the listener belongs to.
     pub fn is_private(&self) -> bool {
         self.others == Others::All
+    }
+
+    /// The same where the listener itself sees to it that nobody else gets in.
+    #[must_use]
+    pub fn of_own_user(&self) -> Self {
+        Self {
+            own_user: true,
+            ..self.clone()
+        }
+    }
+
+    /// Whether no key is asked for, whatever is requested.
+    pub fn is_of_own_user(&self) -> bool {
+        self.own_user
+    }
+
+    /// Whether no key is asked for by the listener itself, in the place of the API: where there is another that sees to it
+    /// who comes, programs are led to that one.
+    pub fn serves_without_key(&self) -> bool {
+        self.own_user || (self.is_private() && !own_user::IS_TOLD)
     }
 
     /// Whether the host, in lower case, is intercepted.

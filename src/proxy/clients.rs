@@ -65,6 +65,13 @@ impl Proxy {
         note(exchange, client);
         Ok(Some(client.clone()))
     }
+
+    /// The same where the one client is known by the listener that it comes to.
+    pub(super) fn only_client(&self, exchange: Option<&mut Exchange>) -> Option<Arc<Client>> {
+        let client = self.settings.clients.as_ref()?.0.first()?;
+        note(exchange, client);
+        Some(client.clone())
+    }
 }
 
 /// By what a listener knows whose request it is.

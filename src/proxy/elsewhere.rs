@@ -48,7 +48,10 @@ impl Proxy {
         if head.version == Version::HTTP_2 {
             return Err(Refusal::no_tunnels_in_http2());
         }
-        let client = self.identify_at_proxy(head, exchange)?;
+        let client = match forwarding.is_of_own_user() {
+            true => self.only_client(exchange),
+            false => self.identify_at_proxy(head, exchange)?,
+        };
         let decision = decide(forwarding, form, head, body)?;
         match (decision, form) {
             (Decision::Refuse(reason), _) => Err(Refusal::elsewhere(&reason)),

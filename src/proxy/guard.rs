@@ -167,7 +167,7 @@ impl Guard {
     pub fn known_client(&self) -> Known<'_> {
         match &self.role {
             Role::Intercepted(Some(client)) => Known::Is(client),
-            Role::Forward(forwarding) if forwarding.is_private() => Known::Everybody,
+            Role::Forward(forwarding) if forwarding.serves_without_key() => Known::Everybody,
             _ => Known::ByKey,
         }
     }

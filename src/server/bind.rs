@@ -30,6 +30,8 @@ pub(super) struct Bound {
     pub(super) socket: Socket,
     pub(super) endpoint: Endpoint,
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Whether connections of other users are closed at once.
+    pub(super) own_user: bool,
 }
 
 impl Bound {
@@ -39,6 +41,7 @@ impl Bound {
             socket: self.socket.try_clone()?,
             endpoint: self.endpoint.clone(),
             tls: self.tls.clone(),
+            own_user: self.own_user,
         })
     }
 }
@@ -146,6 +149,7 @@ impl Listeners {
                 endpoint: socket.endpoint(scheme).map_err(StartError::Worker)?,
                 socket,
                 tls: tls.clone(),
+                own_user: listen.own_user,
             });
         }
         Ok(())
@@ -208,6 +212,7 @@ mod tests {
             endpoint: socket.endpoint(Scheme::Http).expect("an address"),
             socket,
             tls: Some(Arc::new(tls)),
+            own_user: false,
         });
         assert!(path.exists(), "it is there as long as they are");
         drop(listeners);

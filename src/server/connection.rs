@@ -48,6 +48,8 @@ pub(super) struct Entrance {
     pub(super) tls: Option<TlsAcceptor>,
     /// For clients that use it as their forward proxy; `None` where it is none.
     pub(super) interception: Option<Arc<Interception>>,
+    /// Whether connections of other users are closed at once.
+    pub(super) own_user: bool,
     pub(super) bounds: Bounds,
     pub(super) limits: Arc<Limits>,
     /// Where the tasks of connections and their streams are kept.
@@ -86,6 +88,7 @@ impl Entrance {
             guard: self.guard.of_intercepted(host, client),
             tls: None,
             interception: None,
+            own_user: self.own_user,
             bounds: self.bounds,
             limits: self.limits.clone(),
             tasks: self.tasks.clone(),

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::Scheme;
+use crate::intercept::own_user;
 
 /// Where clients reach the server. Shown as `serve` prints it: `http://127.0.0.1:8118`, `unix:/run/proxy.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,18 @@ impl Accepted {
         match self {
             Self::Tcp(_, peer) => Some(*peer),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether a process of this user holds the other end open, as far as the system tells.
+    pub(super) fn is_of_own_user(&self) -> bool {
+        match self {
+            Self::Tcp(tcp, _) => match (tcp.peer_addr(), tcp.local_addr()) {
+                (Ok(peer), Ok(local)) => own_user::is_own(peer, local),
+                _ => false,
+            },
+            // Its file is this user's.
+            Self::Unix(_) => true,
         }
     }
 

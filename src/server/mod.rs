@@ -185,6 +185,11 @@ impl Server {
         &self.endpoints
     }
 
+    /// What a person has to do before any request can be answered; `None` where nothing.
+    pub fn login_needed(&self) -> Option<String> {
+        self.refresher.as_ref().and_then(Refresher::login_needed)
+    }
+
     /// Begins to serve.
     ///
     /// # Errors

@@ -82,13 +82,17 @@ impl Worker {
         for bound in self.bound {
             let mut guard = guard(&bound.endpoint, &self.guard);
             if let Some(interception) = &self.interception {
-                guard = guard.with_forwarding(interception.forwarding());
+                guard = guard.with_forwarding(match bound.own_user {
+                    true => Arc::new(interception.forwarding().of_own_user()),
+                    false => interception.forwarding(),
+                });
             }
             let entrance = Entrance {
                 proxy: proxy.clone(),
                 guard,
                 tls: bound.tls.map(TlsAcceptor::from),
                 interception: self.interception.clone(),
+                own_user: bound.own_user,
                 bounds: self.bounds,
                 limits: self.limits.clone(),
                 tasks: connections.clone(),
@@ -163,6 +167,10 @@ async fn accept(listener: Listener, entrance: Rc<Entrance>) {
 
 /// Has a connection served, or refused where there is no room for it.
 fn take(accepted: Accepted, entrance: &Rc<Entrance>) {
+    if entrance.own_user && !accepted.is_of_own_user() {
+        tracing::warn!("a connection of another user was closed");
+        return;
+    }
     let full = match entrance.limits.admit(accepted.peer()) {
         Ok(place) => {
             let at = entrance.of(&accepted);

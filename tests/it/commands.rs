@@ -62,6 +62,8 @@ fn help_and_usage() {
     for word in [
         "serve",
         "sandbox",
+        "exec",
+        "env",
         "login",
         "import",
         "token",

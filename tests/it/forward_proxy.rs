@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lucid_proxy::config::{Config, KeyHash, KnownClient, Need, Rules};
+use lucid_proxy::intercept::own_user;
 use lucid_proxy::sandbox::{CLIENT_ID, CLIENT_SECRET};
 use lucid_proxy::server::{Running, Server};
 
@@ -499,9 +500,16 @@ fn the_listener_of_one_program_leads_everywhere_with_its_credential() {
     );
     let response = private.tunnel("name.invalid:443").response();
     assert_refused(&response, 502, "upstreamUnreachable", "name.invalid");
-    // By its own address it serves its program without a key, and pages not at all.
+    // By its own address it asks for the key too where another listener lets in its user alone, and serves no page at all.
     let mut client = Client::connect(private.address);
-    assert_eq!(client.ask("GET /users/me/profile", &[], b"").status, 200);
+    let without = match own_user::IS_TOLD {
+        true => 401,
+        false => 200,
+    };
+    let profile = "GET /users/me/profile";
+    assert_eq!(client.ask(profile, &[], b"").status, without);
+    let key = format!("Authorization: Bearer {KEY}");
+    assert_eq!(client.ask(profile, &[&key], b"").status, 200);
     let page = client.ask("GET /users", &["Origin: https://evil.example"], b"");
     assert_refused(&page, 403, "originNotAllowed", "");
     assert_eq!(private.world.sandbox.counts().problems, [""; 0]);

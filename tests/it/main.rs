@@ -25,6 +25,7 @@ mod doctor;
 mod early_answer;
 mod echo;
 mod examples;
+mod exec;
 mod expect;
 mod forward_proxy;
 mod forwarding;
