@@ -197,3 +197,119 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<(&[u8], &[u8])> {
     let space = line.iter().position(|byte| *byte == b' ')?;
     Some((&line[..space], line[space..].trim_ascii()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Rules;
+
+    fn clients() -> Clients {
+        let known = |name: &str, key: &[u8], read_only| KnownClient {
+            name: name.to_owned(),
+            key: KeyHash::of(key),
+            rules: Rules {
+                read_only,
+                ..Rules::default()
+            },
+        };
+        let known = [
+            known("reports", b"key-of-reports", true),
+            known("ci", b"key-of-ci", false),
+        ];
+        Clients::new(&known).expect("there are some")
+    }
+
+    /// Who has sent these fields.
+    fn who(fields: &[(HeaderName, &str)]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let value = HeaderValue::from_str(value).expect("a value");
+            headers.append(name.clone(), value);
+        }
+        let clients = clients();
+        let client = clients.identify(&headers).ok()?;
+        Some(client.name.to_string())
+    }
+
+    #[test]
+    fn s04_a_key_tells_whose_request_it_is_and_what_that_may_do() {
+        assert!(
+            Clients::new(&[]).is_none(),
+            "without keys everybody is served"
+        );
+        let ci = Some("ci".to_owned());
+        assert_eq!(who(&[(AUTHORIZATION, "Bearer key-of-ci")]), ci);
+        assert_eq!(who(&[(AUTHORIZATION, "bearer  key-of-ci ")]), ci);
+        assert_eq!(who(&[(PROXY_AUTHORIZATION, "BEARER key-of-ci")]), ci);
+        let reports = who(&[(AUTHORIZATION, "Bearer key-of-reports")]);
+        assert_eq!(reports.as_deref(), Some("reports"));
+        let may = clients().0;
+        assert!(may[0].policy.is_some() && may[1].policy.is_none());
+    }
+
+    #[test]
+    fn s04_where_a_proxys_field_is_it_counts_alone_and_two_are_none() {
+        let ci = Some("ci".to_owned());
+        let key = "Bearer key-of-ci";
+        let stale = "Bearer oauth2-stale";
+        let both = |authorization, proxys| {
+            who(&[
+                (AUTHORIZATION, authorization),
+                (PROXY_AUTHORIZATION, proxys),
+            ])
+        };
+        assert_eq!(both(stale, key), ci);
+        assert_eq!(both(key, stale), None);
+        for name in [AUTHORIZATION, PROXY_AUTHORIZATION] {
+            assert_eq!(who(&[(name.clone(), key), (name, key)]), None);
+        }
+        assert_eq!(who(&[]), None);
+    }
+
+    #[test]
+    fn s04_a_login_has_the_name_of_its_key() {
+        let login = |text: &str| {
+            let login = format!("Basic {}", STANDARD.encode(text));
+            (
+                who(&[(PROXY_AUTHORIZATION, &login)]),
+                who(&[(AUTHORIZATION, &login)]),
+            )
+        };
+        let ci = Some("ci".to_owned());
+        assert_eq!(
+            login("ci:key-of-ci"),
+            (ci, None),
+            "where a proxy's login is"
+        );
+        for other in [
+            "reports:key-of-ci",
+            ":key-of-ci",
+            "ci:key-of-ci:",
+            "ci:key-of",
+            "key-of-ci",
+            "ci::key-of-ci",
+        ] {
+            assert_eq!(login(other), (None, None), "{other}");
+        }
+    }
+
+    #[test]
+    fn s04_what_is_no_key_of_anybodys_is_nobodys() {
+        for value in [
+            "Bearer key-of-c",
+            "Bearer key-of-cii",
+            "Bearer KEY-OF-CI",
+            "Bearer",
+            "Bearer ",
+            "Basic key-of-ci",
+            "Digest key-of-ci",
+            "key-of-ci",
+            "Bearerkey-of-ci",
+            "",
+        ] {
+            for name in [AUTHORIZATION, PROXY_AUTHORIZATION] {
+                assert_eq!(who(&[(name, value)]), None, "{value:?}");
+            }
+        }
+    }
+}
