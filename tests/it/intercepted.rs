@@ -566,6 +566,10 @@ fn a_tls_listener_is_a_forward_proxy_too() {
     let http2 = crate::world::http2_client::Http2::connect(serving.address, &identity);
     let answer = http2.get("/users/me/profile");
     assert_eq!(answer.status, 200, "HTTP/2 has a scheme in every target");
+    let answer = http2.ask(http::Method::CONNECT, "/");
+    assert_eq!(answer.status, 403);
+    let text = String::from_utf8_lossy(&answer.body);
+    assert!(text.contains("speak HTTP/1.1 with it"), "{text}");
 }
 
 #[test]
