@@ -31,6 +31,7 @@ pub mod head;
 mod leash;
 mod linger;
 mod multiplexed;
+mod no_way;
 mod oauth2;
 mod onward;
 pub mod policy;
