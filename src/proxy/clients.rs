@@ -206,7 +206,7 @@ mod tests {
     fn clients() -> Clients {
         let known = |name: &str, key: &[u8], read_only| KnownClient {
             name: name.to_owned(),
-            key: KeyHash::of(key),
+            key: Some(KeyHash::of(key)),
             rules: Rules {
                 read_only,
                 ..Rules::default()

@@ -33,13 +33,16 @@ pub(super) fn room(limits: &config::Limits) -> Room {
     };
     let room = that_fits(files, wanted);
     if room != wanted {
-        tracing::warn!(
+        let text = format!(
             "{} of {} connections (limits.connections) and {} of {} requests (limits.requests) are taken: no more than {files} files may be open (ulimit -Hn, LimitNOFILE= of systemd)",
-            room.connections,
-            wanted.connections,
-            room.requests,
-            wanted.requests,
+            room.connections, wanted.connections, room.requests, wanted.requests,
         );
+        // Nobody has asked for the usual ones.
+        let usual = config::Limits::default();
+        match (limits.connections, limits.requests) == (usual.connections, usual.requests) {
+            true => tracing::info!("{text}"),
+            false => tracing::warn!("{text}"),
+        }
     }
     room
 }
