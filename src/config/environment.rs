@@ -14,7 +14,7 @@ pub trait Environment {
     fn is_set(&self, name: &str) -> bool;
 }
 
-/// The process's environment, but for what this program itself has changed in it for others ([`before`]).
+/// The process's environment, but for what this program itself has changed in it for others (`before`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessEnvironment;
 

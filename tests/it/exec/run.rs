@@ -307,6 +307,18 @@ fn t02_our_own_commands_in_a_program_use_the_login_and_not_the_interception() {
     assert_code(&output, 0);
     assert_eq!(world.sandbox.counts().rotations, 1);
     assert_eq!(world.stored()["generation"], 2);
+    // The stand-in is no host that is intercepted; of Lucid's own it is told by which way they are reached.
+    let script = format!(
+        "cd $TMPDIR; export LUCID_CLIENT_ID=a LUCID_CLIENT_SECRET=b; {program} check; unset LUCID_PROXY_BEFORE; {program} check"
+    );
+    let output = world.exec_output(&["--sandbox", "--", "sh", "-c", &script]);
+    assert_code(&output, 0);
+    let ways: Vec<bool> = printed(&output)
+        .lines()
+        .filter(|line| line.starts_with("upstream "))
+        .map(|line| line.contains("through the proxy"))
+        .collect();
+    assert_eq!(ways, [false, true], "{}", printed(&output));
     // And one in the other.
     let output = world.exec_output(&[
         "--",
