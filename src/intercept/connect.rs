@@ -36,6 +36,8 @@ pub enum Form {
     Connect,
     /// `GET http://host/…`.
     Absolute,
+    /// `GET https://host/…`, by programs that leave TLS to the proxy, as axios 1.2 does.
+    Secure,
 }
 
 /// What is done.
@@ -71,6 +73,8 @@ pub enum Reason {
     Local,
     /// The host is intercepted on another port.
     OtherPort(String, u16),
+    /// The client asks in the clear for what it wants over TLS, which is its own to speak.
+    TlsLeftToUs(Destination),
     /// Nobody has allowed the host.
     NotAllowed(Destination),
 }
@@ -79,7 +83,7 @@ impl Form {
     /// The port on which this form is used by programs that know of no other.
     fn usual_port(self) -> u16 {
         match self {
-            Self::Connect => 443,
+            Self::Connect | Self::Secure => 443,
             Self::Absolute => 80,
         }
     }
@@ -134,6 +138,9 @@ impl Forwarding {
         if is_usual && self.intercepts(&destination.host) {
             return Decision::Intercept(destination.host);
         }
+        if form == Form::Secure {
+            return Decision::Refuse(Reason::TlsLeftToUs(destination));
+        }
         match &self.others {
             Others::All => Decision::Pass(destination),
             Others::Named(allowed) => match self.objection(&destination, allowed) {
@@ -169,7 +176,7 @@ impl Destination {
         let host = authority.host();
         // Not `authority.port()`, which has no answer for a port that is none.
         let port = match (authority.as_str().strip_prefix(host)?, form) {
-            ("", Form::Absolute) => form.usual_port(),
+            ("", Form::Absolute | Form::Secure) => form.usual_port(),
             (port, _) => decimal(port.strip_prefix(':')?)?,
         };
         let host = match host.strip_prefix('[') {
@@ -256,6 +263,17 @@ mod tests {
             intercepted(Form::Connect, "API.Lucid.CO.:443");
             intercepted(Form::Absolute, "api.lucid.co");
             intercepted(Form::Absolute, "api.lucid.co:80");
+            intercepted(Form::Secure, "api.lucid.co");
+            intercepted(Form::Secure, "api.lucid.co:443");
+            for authority in ["files.example", "files.example:443"] {
+                let decision = decide(&forwarding, Form::Secure, authority);
+                let reason = Reason::TlsLeftToUs(to("files.example", 443));
+                assert_eq!(
+                    decision,
+                    Decision::Refuse(reason),
+                    "no TLS is spoken for them"
+                );
+            }
         }
     }
 

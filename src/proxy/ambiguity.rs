@@ -37,23 +37,23 @@ impl From<Unservable> for Refusal {
     }
 }
 
-/// Refuses what could be taken for something else, on a listener that is spoken to with `scheme`. `names` are those that
-/// the head has.
+/// Refuses what could be taken for something else, on a listener that is spoken to with `scheme`, as a forward proxy where
+/// it is `for_another` host. `names` are those that the head has.
 ///
 /// # Errors
 ///
 /// The refusal says what the request should be like.
-pub fn check(head: &Parts, names: Names, scheme: Scheme) -> Result<(), Refusal> {
+pub fn check(head: &Parts, names: Names, scheme: Scheme, for_another: bool) -> Result<(), Refusal> {
     if let Some(why) = head.extensions.get::<Unservable>() {
         return Err((*why).into());
     }
-    match problem(head, names, scheme) {
+    match problem(head, names, scheme, for_another) {
         None => Ok(()),
         Some(message) => Err(Refusal::bad_request(message)),
     }
 }
 
-fn problem(head: &Parts, names: Names, scheme: Scheme) -> Option<&'static str> {
+fn problem(head: &Parts, names: Names, scheme: Scheme, for_another: bool) -> Option<&'static str> {
     if !names.is_plainly_framed() {
         return Some("one Content-Length, or Transfer-Encoding: chunked alone, is accepted");
     }
@@ -61,12 +61,12 @@ fn problem(head: &Parts, names: Names, scheme: Scheme) -> Option<&'static str> {
     if head.version == Version::HTTP_11 && !names.has(Names::HOST) {
         return Some("the request has no Host header; send one");
     }
-    target_problem(head, scheme)
+    target_problem(head, scheme, for_another)
 }
 
 /// RFC 9112 section 3.2: each form of target has its methods. RFC 9110 section 7.4: what is asked for by a scheme is not
-/// answered over another.
-fn target_problem(head: &Parts, scheme: Scheme) -> Option<&'static str> {
+/// answered over another; of a forward proxy, what is to be reached over TLS may be asked in the clear.
+fn target_problem(head: &Parts, scheme: Scheme, for_another: bool) -> Option<&'static str> {
     let uri = &head.uri;
     let spoken = match scheme {
         Scheme::Http => UriScheme::HTTP,
@@ -74,6 +74,7 @@ fn target_problem(head: &Parts, scheme: Scheme) -> Option<&'static str> {
     };
     match uri.scheme() {
         _ if head.method == Method::CONNECT => None,
+        Some(asked) if for_another && *asked == UriScheme::HTTPS => None,
         Some(asked) if *asked != spoken => {
             Some("the request target has another scheme than the one that is spoken here")
         }

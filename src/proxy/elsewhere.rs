@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap};
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme as UriScheme};
 use http::{Method, Response, Version};
 use tokio::time::Instant;
 
@@ -43,6 +43,7 @@ impl Proxy {
     ) -> Result<Elsewhere, Refusal> {
         let form = match head.method == Method::CONNECT {
             true => Form::Connect,
+            false if head.uri.scheme() == Some(&UriScheme::HTTPS) => Form::Secure,
             false => Form::Absolute,
         };
         if head.version == Version::HTTP_2 {
@@ -59,13 +60,15 @@ impl Proxy {
                 let intercepted = Intercepted { host, client };
                 Ok(opened(Beyond::Intercepted(intercepted)))
             }
-            (Decision::Intercept(_), Form::Absolute) => Ok(Elsewhere::Intercepted(client)),
+            (Decision::Intercept(_), Form::Absolute | Form::Secure) => {
+                Ok(Elsewhere::Intercepted(client))
+            }
             (Decision::Pass(to), Form::Connect) => {
                 let far = self.reach(forwarding, to, Scheme::Https).await?;
                 let tunnel = Tunnel::to(far, self.settings.tunnel_timeout);
                 Ok(opened(Beyond::Tunnel(tunnel)))
             }
-            (Decision::Pass(to), Form::Absolute) => {
+            (Decision::Pass(to), Form::Absolute | Form::Secure) => {
                 let answer = self.pass_on(forwarding, to, head, names, body).await;
                 answer.map(|answer| Elsewhere::Answered(Box::new(answer)))
             }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::Scheme as UriScheme;
 use http::{Method, Uri, Version};
 
 use super::clients::{Client, Known};
@@ -246,10 +245,10 @@ impl Guard {
     }
 }
 
-/// Whether the target is in absolute-form and of HTTP in the clear, as proxies are asked (RFC 9112 section 3.2.2). In
-/// HTTP/2 every target has a scheme.
+/// Whether the target is in absolute-form, as proxies are asked (RFC 9112 section 3.2.2). In HTTP/2 every target has a
+/// scheme.
 fn is_absolute(head: &Parts) -> bool {
-    head.version != Version::HTTP_2 && head.uri.scheme() == Some(&UriScheme::HTTP)
+    head.version != Version::HTTP_2 && head.uri.scheme().is_some()
 }
 
 /// Whether a browser says so, in any of the words that it may have for it one day: the two others are what a person has

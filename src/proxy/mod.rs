@@ -51,7 +51,7 @@ use std::time::{Duration, Instant};
 
 use http::header::HOST;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
@@ -266,8 +266,9 @@ impl Proxy {
         guard: &Guard,
         mut exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        ambiguity::check(head, names, guard.scheme())?;
-        let client = if let Some(forwarding) = guard.forwarding(head) {
+        let forwarding = guard.forwarding(head);
+        ambiguity::check(head, names, guard.scheme(), forwarding.is_some())?;
+        let client = if let Some(forwarding) = forwarding {
             let going = self.go_elsewhere(forwarding, head, names, body, exchange.as_deref_mut());
             match Box::pin(going).await? {
                 Elsewhere::Answered(response) => return Ok(*response),
@@ -444,8 +445,13 @@ impl Asked {
             (None, Some(host)) => Name::Host(host.clone()),
             (None, None) => Name::Nothing,
         };
+        let scheme = match head.uri.scheme() {
+            // In the clear too, of a forward proxy.
+            Some(scheme) if *scheme == UriScheme::HTTPS => Scheme::Https,
+            _ => guard.scheme(),
+        };
         Self {
-            scheme: guard.scheme(),
+            scheme,
             name,
             intercepted: guard.is_intercepted(head),
         }

@@ -51,6 +51,9 @@ impl Refusal {
             Reason::OtherPort(host, port) => Self::no_tunnel(format!(
                 "{host} is answered here as https://{host}, on port 443, and as http://{host}; port {port} is not"
             )),
+            Reason::TlsLeftToUs(Destination { host, port }) => Self::no_tunnel(format!(
+                "https://{host} is reached through a tunnel alone; ask with CONNECT {host}:{port}, or reach {host} directly (NO_PROXY={host})"
+            )),
             Reason::NotAllowed(Destination { host, port }) => Self::no_tunnel(format!(
                 "this proxy leads to no other host; reach {host} directly (NO_PROXY={host}), or allow it in proxy.toml: [intercept] allow_tunnels = [\"{host}:{port}\"]"
             )),
