@@ -7,6 +7,8 @@ use std::path::Path;
 use lucid_proxy::config::{Config, Need};
 use lucid_proxy::sandbox::{CLIENT_ID, CLIENT_SECRET};
 
+use crate::unmodified::{ROWS, WITH_ITS_FILE};
+
 const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
 const THREATS: &str = include_str!("../../docs/threat-model.md");
 const README: &str = include_str!("../../README.md");
@@ -158,4 +160,30 @@ fn the_readme_names_every_error_code_that_the_proxy_answers_with() {
             "{code} is not explained"
         );
     }
+}
+
+#[test]
+fn every_program_of_the_readmes_table_is_run_by_a_test_and_every_one_that_is_run_is_in_it() {
+    let (_, table) = README
+        .split_once("\n| program or library |")
+        .expect("the table of programs");
+    let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
+    let rows: Vec<Vec<_>> = rows
+        .map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let names: Vec<_> = rows.iter().map(|cells| cells[0]).collect();
+    assert_eq!(names, ROWS);
+    for cells in rows {
+        // Each test does both.
+        let [name, by_base, by_exec, needs] = cells[..] else {
+            panic!("four cells: {cells:?}");
+        };
+        assert!(
+            by_base.starts_with("yes") && by_exec.starts_with("yes"),
+            "{name}"
+        );
+        assert_eq!(by_exec == "yes, as below", name.starts_with("C libcurl"));
+        assert!(!needs.is_empty(), "{name}");
+    }
+    assert!(README.contains(WITH_ITS_FILE), "as the tests have it");
 }

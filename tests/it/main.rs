@@ -58,5 +58,6 @@ mod tls;
 mod token_answers;
 mod unix_sockets;
 mod unknown_outcome;
+mod unmodified;
 mod waits;
 mod websocket;

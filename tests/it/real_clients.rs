@@ -300,7 +300,7 @@ fn program(name: &str) -> Option<Command> {
 }
 
 /// What runs a program that needs `needed`.
-fn installed(needed: &str, version: &str, runs: &str) -> Option<Command> {
+pub(crate) fn installed(needed: &str, version: &str, runs: &str) -> Option<Command> {
     if is_there(needed, &[version]) {
         return Some(Command::new(runs));
     }
@@ -308,7 +308,7 @@ fn installed(needed: &str, version: &str, runs: &str) -> Option<Command> {
     None
 }
 
-fn python(modules: &[&str]) -> Option<Command> {
+pub(crate) fn python(modules: &[&str]) -> Option<Command> {
     let mut command = Command::new(python_with(modules)?);
     // Nothing is written beside the sources.
     command.env("PYTHONDONTWRITEBYTECODE", "1");
@@ -316,7 +316,7 @@ fn python(modules: &[&str]) -> Option<Command> {
 }
 
 /// Node, where `tests/run` has installed the packages of today's lock file.
-fn node_with_packages() -> Option<Command> {
+pub(crate) fn node_with_packages() -> Option<Command> {
     let mut command = installed("node", "--version", "node")?;
     let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     let present = fs::read(packages.join("installed.json")).ok();
