@@ -1,12 +1,11 @@
 'use strict';
-// Loaded by lucid-proxy before a program of Node: has connections to Lucid go through the proxy of HTTPS_PROXY in versions
-// of Node that do not look at it. Everything else is as it was.
+// Loaded by lucid-proxy before a program of Node: has connections to Lucid go through the proxy of HTTPS_PROXY. Node looks
+// at that in late versions alone, and there not for a program that has an https.Agent of its own. What Node has led there
+// itself has a socket already, and is left alone, as is everything else.
 (() => {
   const hosts = [/* HOSTS */];
   const url = process.env.HTTPS_PROXY || process.env.https_proxy;
-  // Where Node does it by itself, for fetch and for https alike, it is left to Node.
-  const byItself = process.allowedNodeEnvironmentFlags.has('--use-env-proxy');
-  if (!url || (byItself && process.env.NODE_USE_ENV_PROXY === '1')) return;
+  if (!url) return;
   let proxy;
   try {
     proxy = new URL(url);
