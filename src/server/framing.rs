@@ -198,10 +198,8 @@ impl Framing {
             Position::Refused if line.is_empty() => self.position = Position::Lost,
             Position::Refused => self.fields += 1,
             // hyper takes an LF alone for the end of a line in heads only.
-            _ if !line.has_cr => {
-                self.refuse_the_next("the chunks of the request before are not framed")
-            }
-            Position::ChunkSize => self.on_chunk_size(line.text),
+            _ if !line.has_cr => self.refuse_the_next(UNFRAMED),
+            Position::ChunkSize => self.on_chunk_size(line),
             Position::Trailers if line.is_empty() => self.position = Position::Between,
             _ => {}
         }
@@ -257,10 +255,13 @@ impl Framing {
     }
 
     /// `size [ chunk-ext ]` (RFC 9112 section 7.1), of which the extension need not be whole.
-    fn on_chunk_size(&mut self, line: &[u8]) {
+    fn on_chunk_size(&mut self, line: Seen<'_>) {
+        if is_endless_size(line) {
+            return self.refuse_the_next(UNFRAMED);
+        }
         let is_digit = |byte: &u8| byte.is_ascii_hexdigit();
-        let digits = line.iter().position(|byte| !is_digit(byte));
-        let (digits, behind) = line.split_at(digits.unwrap_or(line.len()));
+        let digits = line.text.iter().position(|byte| !is_digit(byte));
+        let (digits, behind) = line.text.split_at(digits.unwrap_or(line.text.len()));
         let size = std::str::from_utf8(digits).ok();
         let size = size.and_then(|text| u64::from_str_radix(text, 16).ok());
         // The end of its line belongs to a chunk.
@@ -268,7 +269,7 @@ impl Framing {
         match (with_end, behind.first()) {
             (Some(2), None | Some(b';' | b' ' | b'\t')) => self.position = Position::Trailers,
             (Some(left), None | Some(b';' | b' ' | b'\t')) => self.position = Position::Chunk(left),
-            _ => self.refuse_the_next("the chunks of the request before are not framed"),
+            _ => self.refuse_the_next(UNFRAMED),
         }
     }
 
@@ -298,6 +299,8 @@ const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 const UPGRADE: &[u8] = b"upgrade";
 const BOTH: &str =
     "the request has both a Content-Length and a Transfer-Encoding header; send one of them";
+
+const UNFRAMED: &str = "the chunks of the request before are not framed";
 
 /// Whether a line of a head is clearly a field that says nothing of the framing.
 fn is_other_field(line: &[u8]) -> bool {
@@ -335,6 +338,8 @@ fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+    use hyper::body::Incoming;
     use proptest::prelude::*;
 
     use super::cut::SHOWN;
@@ -634,7 +639,98 @@ mod tests {
         }
     }
 
+    #[test]
+    fn f15_a_size_whose_end_is_not_looked_at_ends_what_is_served() {
+        let head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let rest = b"34\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+        for (zeros, refused) in [
+            (line::KEPT, Some(2)),
+            (line::KEPT + 1, Some(2)),
+            (2 * line::KEPT, Some(2)),
+            // Positive control: a size that is seen whole.
+            (line::KEPT - 3, None),
+        ] {
+            let all = [&head[..], &vec![b'0'; zeros], rest].concat();
+            let by_byte: Vec<_> = all.chunks(1).collect();
+            for pieces in [vec![&all[..]], all.chunks(100).collect(), by_byte] {
+                assert_eq!(followed(&pieces).1, refused, "{zeros} in {}", pieces.len());
+            }
+        }
+    }
+
+    /// How many requests hyper takes from these bytes, and whether it ends without an error.
+    fn taken_by_hyper(bytes: &[u8]) -> (u64, bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let taken = std::cell::Cell::new(0);
+        let service = hyper::service::service_fn(|request: http::Request<Incoming>| {
+            taken.set(taken.get() + 1);
+            async {
+                request.into_body().collect().await?;
+                Ok::<_, hyper::Error>(http::Response::new(http_body_util::Empty::<&[u8]>::new()))
+            }
+        });
+        let io = tokio::io::join(bytes, tokio::io::sink());
+        let connection = hyper::server::conn::http1::Builder::new()
+            .half_close(true)
+            .serve_connection(hyper_util::rt::TokioIo::new(io), service);
+        let ended = runtime.expect("a runtime").block_on(connection);
+        (taken.get(), ended.is_ok())
+    }
+
+    /// What chunks and what looks like them are made of.
+    fn of_chunks() -> impl Strategy<Value = Vec<u8>> {
+        let get = "GET / HTTP/1.1\r\n\r\n";
+        let chunk = |(zeros, content): (usize, &str)| {
+            format!("{}{:x}\r\n{content}\r\n", "0".repeat(zeros), content.len())
+        };
+        let zeros = prop_oneof![0..4_usize, line::KEPT - 3..line::KEPT + 3, 0..600_usize];
+        let content = prop::sample::select(vec!["abc", "0\r\n\r\n", get]);
+        let other = prop::sample::select(vec![
+            "0",
+            "1",
+            "a",
+            ";",
+            " ",
+            "\t",
+            "\r\n",
+            "\n",
+            "\r",
+            "0\r\n\r\n",
+            "3;a=b\r\nabc\r\n",
+            "X: y\r\n",
+            get,
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ]);
+        let piece = prop_oneof![
+            8 => (zeros.clone(), content).prop_map(chunk),
+            1 => zeros.prop_map(|zeros| "0".repeat(zeros)),
+            1 => other.prop_map(str::to_owned),
+        ];
+        let end = format!("0\r\n\r\n{get}");
+        prop::collection::vec(piece, 0..6)
+            .prop_map(move |pieces| [&pieces.concat(), end.as_str()].concat().into_bytes())
+    }
+
+    #[test]
+    fn f15_hyper_reads_a_size_with_many_zeros_as_what_it_says() {
+        let chunk = format!("{}3\r\nabc\r\n0\r\n\r\n", "0".repeat(2 * line::KEPT));
+        let post = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let all = [post, &chunk, post, "0\r\n\r\n"].concat();
+        assert_eq!(taken_by_hyper(all.as_bytes()), (2, true));
+    }
+
     proptest! {
+        #[test]
+        fn f15_requests_are_counted_as_hyper_counts_them(chunks in of_chunks()) {
+            let all = [&b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"[..], &chunks].concat();
+            let (requests, refused, _) = followed(&[&all]);
+            let (taken, is_ok) = taken_by_hyper(&all);
+            let served = refused.map_or(u64::MAX, |from| from - 1);
+            prop_assert!(taken.min(served) <= requests, "hyper took {taken} of {requests}");
+            // What hyper leaves off with an error is not served either.
+            prop_assert!(!is_ok || requests.min(served) <= taken, "hyper took {taken} of {requests}");
+        }
+
         #[test]
         fn f15_it_does_not_matter_in_which_pieces_the_bytes_come(
             cuts in prop::collection::vec(0..GOOD.len(), 0..8),
