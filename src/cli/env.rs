@@ -1,7 +1,7 @@
 //! `lucid-proxy env`: the variables of `exec`, for programs that are started elsewhere and come to a running `serve`.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,9 @@ use clap::Args;
 
 use super::exec::trust;
 use super::{ConfigOption, Failure, load, print, start_logging_for_scripts};
-use crate::config::{Address, CLIENT_NAME, Config, Need, ProcessEnvironment, is_client_name};
+use crate::config::{
+    Address, CLIENT_NAME, Config, Need, ProcessEnvironment, from_this_machine, is_client_name,
+};
 use crate::intercept::Authority;
 use crate::intercept::environment::{Changes, Way, changes};
 use crate::intercept::program_files::{Contents, Files};
@@ -112,12 +114,7 @@ fn address(config: &Config, told: Option<SocketAddr>) -> Result<SocketAddr, Fail
         )
         .into());
     }
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    Ok(SocketAddr::new(ip, address.port()))
+    Ok(from_this_machine(address))
 }
 
 fn key(config: &Config, options: &Options) -> Result<Option<Zeroizing<String>>, Failure> {

@@ -1,7 +1,7 @@
 //! Where clients connect, as one text: an address with a port, a unix socket, or what systemd passes.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -34,6 +34,16 @@ pub enum AddressError {
         "a socket without a file (\"@…\") has neither owner nor mode, so that everybody on this machine could use it; expected a path, such as \"unix:/run/lucid-proxy/proxy.sock\""
     )]
     Abstract,
+}
+
+/// Where programs of this machine reach what listens at `address`: every address (`0.0.0.0`, `[::]`) is none to connect to.
+pub(crate) fn from_this_machine(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => return address,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 impl FromStr for Address {

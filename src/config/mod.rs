@@ -35,6 +35,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use address::from_this_machine;
 pub use address::{Address, AddressError};
 pub use ca_file::CaFile;
 pub use clients::{CLIENT_NAME, KEY_PREFIX, KeyHash, KnownClient, is_client_name};
@@ -47,7 +48,7 @@ pub use intercept::Intercept;
 pub use limits::{HeadLimits, Limits};
 pub(crate) use listen::is_activated;
 pub use listen::{Access, Listen, TlsFiles};
-pub(crate) use names::{is_host, is_origin};
+pub(crate) use names::{is_every_address, is_host, is_origin};
 pub use network::{Network, Unusable, Way, Why};
 pub use no_proxy::NoProxy;
 pub use origin::{Origin, Scheme};

@@ -1,6 +1,6 @@
 //! By which names the proxy may be asked, and which web pages may ask it: `guard.allow_hosts` and `guard.allow_origins`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::raw::{Found, Source, Table};
 
@@ -16,6 +16,9 @@ pub(super) fn check_hosts<'a>(source: &mut Source<'a>, table: &mut Table<'a>) ->
         if !is_host(&host.value) {
             let expected = "expected an exact host name, with its port unless that is 80 (443 with TLS), such as \"lucid.internal:8118\"";
             source.problem(Some(&host.at), &host.key, expected);
+        } else if is_every_address(&host.value) {
+            let message = "means every address and is a name of none, and web pages could reach this machine by it; name the address or the host that clients ask for";
+            source.problem(Some(&host.at), &host.key, message);
         }
         host.value.to_ascii_lowercase()
     });
@@ -46,6 +49,19 @@ pub(crate) fn is_host(text: &str) -> bool {
         Some((host, port)) => (is_name(host) || is_ipv6(host)) && port.is_none_or(is_port),
         None => false,
     }
+}
+
+/// Whether a `Host` is the unspecified address (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.2). Connections to it end on
+/// this machine, and browsers let pages of any origin make them.
+pub(crate) fn is_every_address(host: &str) -> bool {
+    let Some((host, _)) = split(host) else {
+        return false;
+    };
+    let address = match ipv6(host) {
+        Some((_, address)) => Some(IpAddr::V6(address)),
+        None => host.parse().ok(),
+    };
+    address.is_some_and(|address| address.to_canonical().is_unspecified())
 }
 
 /// Whether it is an origin in the one form in which browsers send it (RFC 6454 section 6.2), and not `null`.
@@ -238,6 +254,32 @@ mod tests {
             "10.0.0.256",
         ] {
             assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn s02_every_address_is_never_an_allowed_name() {
+        for every in [
+            "0.0.0.0",
+            "0.0.0.0:8118",
+            "[::]:8118",
+            "[0:0::0]",
+            "[::ffff:0.0.0.0]:8118",
+        ] {
+            let text = format!("[guard]\nallow_hosts = [\"a.test\", \"{every}\"]\n");
+            let problems = guard(&text).expect_err(every);
+            let told = "line 2, column 26: guard.allow_hosts: means every address";
+            assert!(problems[0].starts_with(told), "{every}: {problems:?}");
+            assert_eq!(problems.len(), 1, "{problems:?}");
+        }
+        for one in [
+            "10.0.0.0",
+            "[::1]:8118",
+            "0.0.0.0.test",
+            "[::ffff:10.0.0.5]",
+        ] {
+            let text = format!("[guard]\nallow_hosts = [\"{one}\"]\n");
+            assert!(guard(&text).is_ok(), "{one}");
         }
     }
 

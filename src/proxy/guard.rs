@@ -14,15 +14,19 @@ use super::clients::{Client, Known};
 use super::cors::{self, Page};
 use super::head::Names;
 use super::reply::Refusal;
-use crate::config::{Scheme, is_host};
+use crate::config::{Scheme, is_every_address, is_host};
 use crate::intercept::connect::Forwarding;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Where a listener at every address is reached from this machine, unless another is named: Linux has all of 127.0.0.0/8.
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOCALHOST_6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
 /// The names under which one listener may be asked, and the pages that may ask.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// Lower case, with the port unless it is the scheme's own.
+    /// Lower case, with the port unless it is the scheme's own. Never empty; the first is the listener's own.
     hosts: Vec<String>,
     /// As browsers send them.
     origins: Vec<HeaderValue>,
@@ -59,9 +63,9 @@ impl Guard {
         };
         match guard.is_everywhere {
             true => {
-                guard.add(&Ipv4Addr::LOCALHOST.to_string(), port);
+                guard.add_address(SocketAddr::new(LOCALHOST, port));
                 if address.is_ipv6() {
-                    guard.add(&format!("[{}]", Ipv6Addr::LOCALHOST), port);
+                    guard.add_address(SocketAddr::new(LOCALHOST_6, port));
                 }
             }
             false => guard.add_address(address),
@@ -84,11 +88,17 @@ impl Guard {
         let local = local()?;
         // A socket for both versions shows an address of IPv4 in IPv6 (RFC 4291 section 2.5.5.2).
         let ip = local.ip().to_canonical();
-        if ip.is_loopback() || ip.is_unspecified() {
+        if ip.is_unspecified() || [LOCALHOST, LOCALHOST_6].contains(&ip) {
             return None;
         }
-        let mut guard = self.clone();
+        let hosts = Vec::with_capacity(self.hosts.len() + 2);
+        let mut guard = Self {
+            hosts,
+            ..self.clone()
+        };
+        // First, since it is the one that a refusal advises.
         guard.add_address(SocketAddr::new(ip, local.port()));
+        guard.hosts.extend_from_slice(&self.hosts);
         Some(guard)
     }
 
@@ -220,13 +230,20 @@ impl Guard {
         }
         let host = asked_host(&head.uri, headers)?;
         if !self.is_own(host) {
-            return Err(match is_host(host) {
-                true => Refusal::host_not_allowed(host),
-                // What is none is not repeated: a password before it is nobody's business.
-                false => Refusal::bad_request("Host: a name or an address is accepted, and a port"),
-            });
+            return Err(self.unknown_host(host));
         }
         self.check_sender(head, names)
+    }
+
+    fn unknown_host(&self, host: &str) -> Refusal {
+        if !is_host(host) {
+            // What is none is not repeated: a password before it is nobody's business.
+            return Refusal::bad_request("Host: a name or an address is accepted, and a port");
+        }
+        match is_every_address(host) {
+            true => Refusal::every_address(host, &self.hosts[0]),
+            false => Refusal::host_not_allowed(host),
+        }
     }
 
     /// Refuses what a web page sent that is not let in (rule S3).
@@ -388,6 +405,12 @@ mod tests {
                 &["[::]:8118", "0.0.0.0:8118", "[::ffff:10.0.0.5]:8118"],
             ),
             (
+                "0.0.0.0:8118",
+                "127.0.0.2:8118",
+                &["127.0.0.1:8118", "localhost:8118", "127.0.0.2:8118"],
+                &["127.0.0.3:8118", "0.0.0.0:8118"],
+            ),
+            (
                 "[::]:80",
                 "[fe80::1%3]:80",
                 &["[fe80::1]", "[fe80::1]:80", "[::1]", "localhost"],
@@ -411,7 +434,7 @@ mod tests {
         let everywhere = local("0.0.0.0:8118").expect("an address");
         let guard = Guard::tcp(Scheme::Http, everywhere, &[]);
         // Linux lets a client connect to it, which arrives on loopback.
-        for own in ["127.0.0.1:8118", "0.0.0.0:8118", "127.0.0.9:8118"] {
+        for own in ["127.0.0.1:8118", "0.0.0.0:8118"] {
             assert!(guard.reached_at(|| local(own)).is_none(), "{own}");
         }
         let one = local("10.0.0.5:8118").expect("an address");
@@ -558,5 +581,35 @@ mod tests {
         ] {
             assert!(!told(marked).contains("marked"), "{marked}");
         }
+    }
+
+    #[test]
+    fn s02_every_address_is_refused_with_a_name_that_is_served() {
+        let told = |guard: &Guard, host: &str| {
+            let host = HeaderValue::from_str(host).expect("a value");
+            let refused = checked(guard, "/", HeaderMap::from_iter([(HOST, host)]));
+            refused.expect_err("not its name").message
+        };
+        let local = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let guard = |at| Guard::tcp(Scheme::Http, local(at), &["lucid.internal".to_owned()]);
+        let everywhere = guard("0.0.0.0:8118");
+        let reached = everywhere.reached_at(|| Some(local("10.0.0.5:8118")));
+        let reached = reached.expect("another");
+        for (guard, host, name) in [
+            (&everywhere, "0.0.0.0:8118", "127.0.0.1:8118"),
+            (&everywhere, "0.0.0.0", "127.0.0.1:8118"),
+            (&reached, "0.0.0.0:8118", "10.0.0.5:8118"),
+            (&guard("[::]:8118"), "[::]:8118", "127.0.0.1:8118"),
+            (&guard("[::]:8118"), "[0:0::0]:8118", "127.0.0.1:8118"),
+            (&guard("[::1]:8118"), "[::ffff:0.0.0.0]:1", "[::1]:8118"),
+            (&guard("10.0.0.5:80"), "0.0.0.0:80", "10.0.0.5:80"),
+            (&Guard::unix(&[]), "0.0.0.0", "localhost"),
+        ] {
+            let told = told(guard, host);
+            assert!(told.ends_with(&format!("use {name}")), "{host}: {told}");
+            assert!(!told.contains("allow_hosts"), "{told}");
+        }
+        // Where it helps, the key is named.
+        assert!(told(&everywhere, "10.0.0.5:8118").contains("allow_hosts"));
     }
 }

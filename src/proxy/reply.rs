@@ -87,6 +87,19 @@ impl Refusal {
         )
     }
 
+    /// For `0.0.0.0` and its like, which no configuration allows; `own` is a name that is served.
+    pub(super) fn every_address(host: &str, own: &str) -> Self {
+        let message = format!(
+            "Host {host:?} means every address and is a name of none, and web pages could reach this machine by it; use {own}"
+        );
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "hostNotAllowed",
+            "http_request_denied",
+            message,
+        )
+    }
+
     pub(super) fn origin_not_allowed(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
@@ -319,6 +332,7 @@ mod tests {
     fn every_refusal_has_a_text_of_its_own() {
         let refusals = [
             Refusal::host_not_allowed("a"),
+            Refusal::every_address("a", "b"),
             Refusal::origin_not_allowed("a"),
             Refusal::no_tunnels(),
             Refusal::no_tunnels_inside(),

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::config::Scheme;
+use crate::config::{Scheme, from_this_machine};
 use crate::intercept::own_user;
 
-/// Where clients reach the server. Shown as `serve` prints it: `http://127.0.0.1:8118`, `unix:/run/proxy.sock`.
+/// Where clients reach the server. Shown as `serve` prints it: `http://127.0.0.1:8118`, `unix:/run/proxy.sock`. One at every
+/// address is shown as this machine reaches it, for `0.0.0.0` is no name that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// An address and its real port.
@@ -39,7 +40,10 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { scheme, address } => write!(f, "{}://{address}", scheme.as_str()),
+            Self::Tcp { scheme, address } => {
+                let address = from_this_machine(*address);
+                write!(f, "{}://{address}", scheme.as_str())
+            }
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -61,7 +61,25 @@ fn s01_an_address_that_others_can_reach_needs_a_word_of_consent() {
     world.tables = "[guard]\nallow_unauthenticated = true\n".to_owned();
     world.configure();
     let serving = Serving::start(world.command(&["serve", "--listen", "0.0.0.0:0"]));
-    assert!(serving.address.ip().is_unspecified());
+    // It is announced by a name that is served, and is not only there.
+    assert_eq!(serving.address.ip(), IpAddr::from([127, 0, 0, 1]));
+    let announced = serving.address.to_string();
+    assert_eq!(status_as(serving.address, &announced), "200");
+    let other = SocketAddr::from(([127, 0, 0, 2], serving.address.port()));
+    assert_eq!(status_as(other, &other.to_string()), "200");
+    assert_eq!(status_as(other, &announced), "200");
+    assert_eq!(status_as(serving.address, &other.to_string()), "403");
+}
+
+#[test]
+fn s02_every_address_is_no_name_that_can_be_allowed() {
+    let mut world = World::logged_in();
+    world.tables = "[guard]\nallow_hosts = [\"0.0.0.0:8118\"]\n".to_owned();
+    world.configure();
+    let output = world.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = "guard.allow_hosts: means every address and is a name of none";
+    assert!(errors(&output).contains(told), "{}", errors(&output));
 }
 
 /// An address of this machine that is not loopback's, if it has one: that of the way to elsewhere. Nothing is sent.
