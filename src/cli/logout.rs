@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::{ConfigOption, Failure, Signals, chain, load_login, print};
 use crate::clock;
-use crate::config::{Config, Need};
+use crate::config::{Config, Need, Problem};
 use crate::token::answer::Introspection;
 use crate::token::handover::{HandoverError, Turn};
 use crate::token::record::Record;
@@ -142,9 +142,9 @@ async fn revoke(config: &Config, record: Option<&Record>) -> Result<(), String> 
         return Ok(());
     };
     let endpoint = Refresher::endpoint(&config.credential);
-    let endpoint = endpoint.map_err(|error| match (error, config.unread.as_slice()) {
+    let endpoint = endpoint.map_err(|error| match (error, unread_client(config)) {
         // What is missing was named, and is not this user's to read.
-        (OpenError::NoClient, [unread, ..]) => unread.to_string(),
+        (OpenError::NoClient, Some(unread)) => unread.to_string(),
         (error, _) => chain(&error.into()),
     })?;
     // A token that is dead already is revoked with success too (RFC 7009 section 2.2).
@@ -164,6 +164,15 @@ async fn revoke(config: &Config, record: Option<&Record>) -> Result<(), String> 
         )),
         _ => Ok(()),
     }
+}
+
+/// The file of the OAuth client that could not be read, if that is so: others may be unread too, and are not missed here.
+fn unread_client(config: &Config) -> Option<&Problem> {
+    config.unread.iter().find(|unread| {
+        let name = unread.key.rsplit('.').next();
+        let is_of_client = |name: &str| ["client_id_file", "client_secret_file"].contains(&name);
+        name.is_some_and(is_of_client)
+    })
 }
 
 /// Tells the person, on standard error. One that is closed ends nothing.

@@ -198,6 +198,26 @@ fn logout_without_usable_client_credentials_warns_too() {
 }
 
 #[test]
+fn logout_blames_the_file_of_the_client_and_no_other_that_is_unread() {
+    let mut world = World::logged_in();
+    world.upstream_keys = "ca_file = \"$CREDENTIALS_DIRECTORY/ca.pem\"".to_owned();
+    let told = |world: &World| {
+        world.configure();
+        let mut command = world.command(&["logout", "--yes"]);
+        command.env_remove("LUCID_CLIENT_SECRET");
+        let output = command.output().expect("it runs");
+        assert_logged_out(world, &output, 2);
+        assert!(!errors(&output).contains("ca_file"), "{}", errors(&output));
+        errors(&output)
+    };
+    // It is a variable that is missing, and no file.
+    assert!(told(&world).contains("LUCID_CLIENT_SECRET"));
+    world.log_in();
+    world.tables = "client_secret_file = \"$CREDENTIALS_DIRECTORY/secret\"\n".to_owned();
+    assert!(told(&world).contains("client_secret_file: the variable CREDENTIALS_DIRECTORY"));
+}
+
+#[test]
 fn logout_without_a_terminal_needs_a_word_of_consent() {
     let world = World::logged_in();
     let before = fs::read(world.store()).expect("a store");
