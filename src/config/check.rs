@@ -56,9 +56,10 @@ pub(super) fn check<'a>(
     let replay = replay::check(source, &mut root, environment);
     let timeouts = check_timeouts(source, &mut root);
     let has_tls = listen.iter().any(|listen| listen.tls.is_some());
-    let limits = limits::check(source, &mut root, has_tls);
-    let guard = guard::check(source, &mut root, !clients.is_empty());
     let intercept = intercept::check(source, &mut root, &upstream.origin, environment);
+    // What comes through a tunnel is TLS too.
+    let limits = limits::check(source, &mut root, has_tls || intercept.enabled);
+    let guard = guard::check(source, &mut root, !clients.is_empty());
     let log = check_log(source, &mut root);
     root.finish(source);
     Config {

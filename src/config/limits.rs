@@ -53,8 +53,8 @@ impl Default for Limits {
     }
 }
 
-/// Takes `[limits]` out of the file, whose listeners speak HTTP/2 too where `has_tls`.
-pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>, has_tls: bool) -> Limits {
+/// Takes `[limits]` out of the file, whose clients may speak HTTP/2 where it `has_http2`.
+pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>, has_http2: bool) -> Limits {
     const MILLION: Range<usize> = 1..1_000_001;
     let mut table = root.table(source, "limits");
     let usual = Limits::default();
@@ -67,7 +67,7 @@ pub(super) fn check<'a>(source: &mut Source<'a>, root: &mut Table<'a>, has_tls: 
         |found: &Option<Found<usize>>, usual| found.as_ref().map_or(usual, |found| found.value);
     let most = value(&connections, usual.connections);
     warn_of_unreachable(source, per_address.as_ref(), most, "no address can have");
-    if !has_tls {
+    if !has_http2 {
         // In HTTP/1.1 one follows the other.
         warn_of_unreachable(
             source,

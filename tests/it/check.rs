@@ -312,3 +312,7 @@ fn a_limit_that_is_never_reached_is_told() {
         "a connection of HTTP/2 has many"
     );
 }
+    world.top.clear();
+    assert!(check(&world).contains("limits.requests: 12 is never"));
+    world.tables += "[intercept]\nenabled = true\n";
+    assert!(!check(&world).contains("never"), "so has a tunnel");
