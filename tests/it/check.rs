@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
-use crate::world::{World, errors, printed};
+use crate::world::{Mount, World, errors, is_root, printed};
 
 /// A login whose client secret is in a file of this name.
 fn with_secret_in(name: &str) -> World {
@@ -132,7 +132,15 @@ fn the_file_of_a_secret_that_every_user_may_read_is_told_with_what_helps() {
     ] {
         write(&world, name, content, 0o644);
     }
+    let directory = world.directory.path();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).expect("chmod");
     let mut command = world.run(&["check"]);
+    let checked = succeeded(&command);
+    assert!(!checked.contains(TOLD), "nobody comes so far: {checked}");
+    if !world.open_to_all() {
+        return;
+    }
+    command = world.run(&["check"]);
     let checked = succeeded(&command);
     for name in ["secret", "ci", "proxy"] {
         let line = format!("{TOLD}secret {name}; run chmod o= {name}\n");
@@ -142,12 +150,37 @@ fn the_file_of_a_secret_that_every_user_may_read_is_told_with_what_helps() {
     let log = world.serve().stop();
     assert_eq!(log.matches(TOLD).count(), 3, "{log}");
     world.top.clear();
-    for name in ["secret", "ci", "proxy"] {
-        let path = world.directory.path().join(name);
-        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).expect("chmod");
+    for mode in [0o640, 0o602] {
+        for name in ["secret", "ci", "proxy"] {
+            let path = world.directory.path().join(name);
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+        }
+        command = world.run(&["check"]);
+        assert!(!succeeded(&command).contains(TOLD), "{mode:o}");
     }
-    command = world.run(&["check"]);
-    assert!(!succeeded(&command).contains(TOLD));
+}
+
+#[test]
+fn chmod_is_advised_where_it_can_be_done() {
+    let world = with_secret_in("mount/secret");
+    if !is_root() || !world.open_to_all() {
+        return;
+    }
+    let directory = world.directory.path().join("mount");
+    let mount = Mount::tmpfs(&directory, "size=64k");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("chmod");
+    write(&world, "mount/secret", "sec-sandbox", 0o444);
+    let check = || succeeded(&world.run(&["check"]));
+    const TOLD: &str = "every user of this machine may read the secret mount/secret; ";
+    assert!(check().contains(&format!("{TOLD}run chmod o= mount/secret\n")));
+    let mut command = world.command_as_nobody(&["check"]);
+    let checked = succeeded(&command.output().expect("it runs"));
+    assert!(
+        checked.contains(&format!("{TOLD}it is another user's: ")),
+        "{checked}"
+    );
+    mount.remount("ro");
+    assert!(!check().contains("every user"), "as containers get it");
 }
 
 #[test]
@@ -311,8 +344,8 @@ fn a_limit_that_is_never_reached_is_told() {
         !check(&world).contains("never"),
         "a connection of HTTP/2 has many"
     );
-}
     world.top.clear();
     assert!(check(&world).contains("limits.requests: 12 is never"));
     world.tables += "[intercept]\nenabled = true\n";
     assert!(!check(&world).contains("never"), "so has a tunnel");
+}

@@ -124,6 +124,21 @@ impl World {
         std::io::Write::write_all(&mut file.expect("a file"), content).expect("written");
     }
 
+    /// Lets every user into its directory; whether they come so far.
+    pub(crate) fn open_to_all(&self) -> bool {
+        let directory = self.directory.path();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let is_open = |path: &Path| {
+            let metadata = fs::metadata(path).expect("it is there");
+            metadata.permissions().mode() & 0o001 != 0
+        };
+        let is_open = directory.ancestors().all(is_open);
+        if !is_open {
+            missing("a directory for temporary files that every user may enter");
+        }
+        is_open
+    }
+
     /// The state directory.
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state")
