@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use lucid_proxy::config::ProcessEnvironment;
-use lucid_proxy::{cli, memory};
+use lucid_proxy::{cli, memory, telemetry};
 
 fn main() -> ExitCode {
+    telemetry::tell_panics();
     // Before anything is read. What the system refuses, a command says that logs.
     let _ = memory::protect(&ProcessEnvironment);
     cli::main()

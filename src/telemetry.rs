@@ -17,13 +17,14 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Environment, LogFormat};
+pub use panics::tell_panics;
 use request_line::RequestLine;
 
 /// The target of the events that tell of one request each.
 pub const REQUEST: &str = "lucid_proxy::request";
 
 /// Starts logging for the whole process. `RUST_LOG` (`debug`, or `lucid_proxy=trace,hyper=info`) chooses what is
-/// logged; without it, everything from `usual` up. Panics are told there too.
+/// logged; without it, everything from `usual` up.
 ///
 /// Libraries that would repeat what a request says are never heard below a level at which they do not.
 ///
@@ -38,16 +39,13 @@ pub fn start(format: LogFormat, usual: LevelFilter, environment: &dyn Environmen
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // It fails only where logging has begun already, as in a program that embeds this one.
-    let started = match format {
+    let _ = match format {
         LogFormat::Text => registry.with(lines.event_format(Text::new())).try_init(),
         LogFormat::Json => {
             let json = lines.with_target(false).with_timer(timer()).json();
             registry.with(json.flatten_event(true)).try_init()
         }
     };
-    if started.is_ok() {
-        panics::tell();
-    }
 }
 
 /// What may be logged at all.

@@ -401,8 +401,13 @@ fn a_child_of_the_test_below_panics() {
     let format = match std::env::var(PANICS).as_deref() {
         Ok("text") => LogFormat::Text,
         Ok("json") => LogFormat::Json,
+        Ok("none") => {
+            telemetry::tell_panics();
+            return black_box(Err::<(), _>("error-marked")).expect("a file that is read");
+        }
         _ => return,
     };
+    telemetry::tell_panics();
     telemetry::start(format, LevelFilter::INFO, &ProcessEnvironment);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.expect("a runtime").block_on(async {
@@ -423,17 +428,47 @@ fn a_child_of_the_test_below_panics() {
     tracing::info!("the others go on");
 }
 
+fn child_that_panics(format: &str, filter: &str) -> std::process::Output {
+    let mut child = Command::new(std::env::current_exe().expect("the path of this test"));
+    let child = child
+        .args(["--exact", "hygiene::a_child_of_the_test_below_panics"])
+        .args(["--nocapture", "--test-threads", "1"])
+        .env(PANICS, format)
+        .env("RUST_LOG", filter)
+        .env("RUST_BACKTRACE", "1");
+    child.output().expect("it runs")
+}
+
+#[test]
+fn s06_a_panic_is_told_where_nothing_is_logged() {
+    for (format, filter, number) in [
+        ("text", "off", 3),
+        ("json", "off", 3),
+        ("text", "lucid_proxy::proxy=info", 3),
+        // Before there is a log at all.
+        ("none", "info", 1),
+    ] {
+        let output = child_that_panics(format, filter);
+        let log = errors(&output);
+        assert!(!log.contains("the others go on"), "the control: {log}");
+        let is_bug = |line: &&str| line.starts_with("lucid-proxy: this is a bug");
+        let bugs: Vec<_> = log.lines().filter(is_bug).collect();
+        assert_eq!(bugs.len(), number, "{format} {filter}: {log}");
+        for bug in bugs {
+            assert!(bug.contains(" place=\"tests/it/hygiene.rs:"), "{bug}");
+            assert!(bug.contains(" trace=\""), "{bug}");
+        }
+        let everything = printed(&output) + &log;
+        for held in ["error-marked", "text-m", "rked"] {
+            assert!(!everything.contains(held), "{held}: {everything}");
+        }
+    }
+}
+
 #[test]
 fn s06_a_panic_is_told_by_its_place_and_without_what_it_holds() {
     for format in ["text", "json"] {
-        let mut child = Command::new(std::env::current_exe().expect("the path of this test"));
-        let child = child
-            .args(["--exact", "hygiene::a_child_of_the_test_below_panics"])
-            .args(["--nocapture", "--test-threads", "1"])
-            .env(PANICS, format)
-            .env("RUST_LOG", "trace")
-            .env("RUST_BACKTRACE", "1");
-        let output = child.output().expect("it runs");
+        let output = child_that_panics(format, "trace");
         let log = errors(&output);
         assert!(log.contains("the others go on"), "{log}");
         let bugs = log.lines().filter(|line| line.contains("this is a bug"));
