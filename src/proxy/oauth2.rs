@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body;
@@ -21,7 +21,8 @@ use super::exchange::Exchange;
 use super::reply::{self, Refusal};
 use super::route::Endpoint;
 use crate::clock::{Clock, SystemClock};
-use crate::token::placeholder::Placeholder;
+use crate::token::placeholder::{self, Placeholder};
+use crate::token::transport::PRODUCT;
 use crate::token::{Bearer, Terms};
 
 /// The largest request that is read: tokens and an application's credentials take a few kilobytes at the most.
@@ -49,6 +50,7 @@ impl Proxy {
         body: &RequestBody,
         exchange: Option<&mut Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
+        refuse_our_own(&head.headers)?;
         check_head(endpoint, &head.method)?;
         let content = read(body.read_here(), self.settings.body_timeout).await?;
         let errand = errand(endpoint, &head.headers, &content)?;
@@ -76,6 +78,21 @@ fn answer(json: &impl Serialize) -> Response<ResponseBody> {
     let pragma = HeaderValue::from_static("no-cache");
     response.headers_mut().insert(PRAGMA, pragma);
     response
+}
+
+/// A `lucid-proxy` that was led here looks for the real pair. It must not be told of another's in its place, and must not
+/// wait here for itself.
+fn refuse_our_own(headers: &HeaderMap) -> Result<(), Refusal> {
+    let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
+    if !agent.is_some_and(|agent| agent.starts_with(PRODUCT.as_bytes())) {
+        return Ok(());
+    }
+    Err(Refusal::oauth(
+        StatusCode::MISDIRECTED_REQUEST,
+        placeholder::MISDIRECTED,
+        "http_request_denied",
+        "this is a lucid-proxy and not the token endpoint: HTTPS_PROXY or token_url leads the lucid-proxy that asks here; it has to ask Lucid itself",
+    ))
 }
 
 fn check_head(endpoint: Endpoint, method: &Method) -> Result<(), Refusal> {

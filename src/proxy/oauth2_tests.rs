@@ -64,6 +64,20 @@ fn f11_lucids_own_flow_and_its_variants_are_a_refresh() {
 }
 
 #[test]
+fn f11_a_lucid_proxy_is_told_that_this_is_not_the_token_endpoint() {
+    let asked = |agent: &'static str| {
+        let headers = [(USER_AGENT, HeaderValue::from_static(agent))];
+        refuse_our_own(&HeaderMap::from_iter(headers))
+    };
+    let refusal = asked("lucid-proxy/0.1.0").expect_err("refused");
+    let seen = (refusal.status.as_u16(), refusal.code);
+    assert_eq!(seen, (421, "misdirected_request"));
+    assert_eq!(asked("lucid-proxy"), Ok(()));
+    assert_eq!(asked("my-lucid-proxy/0.1.0"), Ok(()));
+    assert_eq!(refuse_our_own(&HeaderMap::new()), Ok(()));
+}
+
+#[test]
 fn f11_other_grants_and_revocations_are_refused_in_oauths_words() {
     for (endpoint, content, code_) in [
         (

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::placeholder::{self, Placeholder};
 use super::record::Record;
 use super::transport::Answered;
-use crate::secret::{Secret, Zeroize};
+use crate::secret::{ExposeSecret, Secret, Zeroize};
 
 /// What a token answer without a usable `expires_in` is taken to mean: Lucid's documented lifetime.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
@@ -108,6 +109,29 @@ impl fmt::Display for Owner {
     }
 }
 
+impl Issued {
+    /// Whether it is what a proxy of ours gives to programs that refresh by themselves.
+    fn is_placeholder(&self) -> bool {
+        let tokens = self.refresh_token.iter().chain([&self.access_token]);
+        let mut kinds = tokens.filter_map(|token| Placeholder::of(token.expose_secret()));
+        kinds.next().is_some()
+    }
+}
+
+/// Behind the token endpoint's name or URL, where a proxy of ours answered in its place and nothing was rotated.
+pub(super) const MISLED: &str = "was not reached: a lucid-proxy answered, which has no tokens to give; HTTPS_PROXY or token_url leads to it, so correct that, or run this command without HTTPS_PROXY";
+
+/// Whether a proxy of ours refused to answer in the token endpoint's place.
+pub(super) fn is_misled(answered: &Answered) -> bool {
+    let said = || {
+        serde_json::from_slice::<Fields>(&answered.body)
+            .ok()?
+            .text("error")
+    };
+    answered.status == StatusCode::MISDIRECTED_REQUEST
+        && said().is_some_and(|error| error == placeholder::MISDIRECTED)
+}
+
 /// What an answer to a code or a refresh token means.
 pub(super) fn judge(answered: &Answered) -> Answer {
     let Answered {
@@ -117,8 +141,17 @@ pub(super) fn judge(answered: &Answered) -> Answer {
         ..
     } = answered;
     let (status, retry_after) = (*status, *retry_after);
+    let issued = issued(body).filter(|_| status == StatusCode::OK);
+    // The real pair would be lost under what is no token (F11).
+    if is_misled(answered) || issued.as_ref().is_some_and(Issued::is_placeholder) {
+        return Answer::Failed {
+            message: MISLED.to_owned(),
+            retry_after,
+            maybe_spent: false,
+        };
+    }
     if status == StatusCode::OK {
-        return match issued(body) {
+        return match issued {
             Some(issued) => Answer::Issued(issued),
             None => Answer::Failed {
                 message: "answered 200 without an access_token".to_owned(),
@@ -140,6 +173,9 @@ pub(super) fn judge(answered: &Answered) -> Answer {
 /// What an answer of the introspection endpoint means. Only a whole answer that says so is a yes or a no.
 pub(super) fn judge_introspection(answered: &Answered) -> Introspection {
     let status = answered.status;
+    if is_misled(answered) {
+        return Introspection::Unknown(format!("the token endpoint {MISLED}"));
+    }
     let parsed = serde_json::from_slice::<Value>(&answered.body).ok();
     let field = |name: &str| parsed.as_ref()?.get(name);
     match field("active").and_then(Value::as_bool) {
@@ -291,7 +327,6 @@ fn scopes(value: Option<&Value>) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::ExposeSecret;
 
     fn answered(status: u16, body: &[u8]) -> Answered {
         Answered {
@@ -328,6 +363,50 @@ mod tests {
             assert_eq!(issued.lifetime, Duration::from_secs(seconds), "{rest}");
             assert!(issued.refresh_token.is_none());
         }
+    }
+
+    #[test]
+    fn f11_what_a_proxy_of_ours_answers_is_no_pair_and_spends_nothing() {
+        let placeholder = |kind: Placeholder| kind.token(7);
+        let (access, refresh) = (
+            placeholder(Placeholder::Access),
+            placeholder(Placeholder::Refresh),
+        );
+        for (status, body) in [
+            (
+                200,
+                format!(r#"{{"access_token":"{access}","refresh_token":"{refresh}"}}"#),
+            ),
+            (200, format!(r#"{{"access_token":"{access}"}}"#)),
+            (
+                200,
+                format!(r#"{{"access_token":"a","refresh_token":"{refresh}"}}"#),
+            ),
+            (421, r#"{"error":"misdirected_request"}"#.to_owned()),
+        ] {
+            match judge(&answered(status, body.as_bytes())) {
+                Answer::Failed {
+                    message,
+                    maybe_spent: false,
+                    ..
+                } => assert_eq!(message, MISLED),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+        let refused = answered(421, br#"{"error":"misdirected_request"}"#);
+        let said = judge_introspection(&refused);
+        assert!(
+            matches!(&said, Introspection::Unknown(why) if why.contains(MISLED)),
+            "{said:?}"
+        );
+        // Somebody else's 421, and a token that only looks a little like ours.
+        let other = judge(&answered(421, br#"{"error":"invalid_grant"}"#));
+        assert!(
+            matches!(&other, Answer::Failed { message, .. } if message.contains("421")),
+            "{other:?}"
+        );
+        let issued = issued_from(r#"{"access_token":"lucid-proxy-placeholder-access-x"}"#);
+        assert!(!issued.is_placeholder());
     }
 
     #[test]

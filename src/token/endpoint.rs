@@ -135,6 +135,10 @@ impl TokenEndpoint {
             Ok(Delivery::Answered(answered)) if answer::refuses_client(&answered) => {
                 Err(RevokeError::BadClient)
             }
+            Ok(Delivery::Answered(answered)) if answer::is_misled(&answered) => {
+                let misled = answer::MISLED;
+                Err(RevokeError::Failed(format!("{} {misled}", self.revoke_url)))
+            }
             Ok(Delivery::Answered(answered)) => Err(RevokeError::Failed(format!(
                 "{} answered {}",
                 self.revoke_url, answered.status

@@ -7,6 +7,10 @@
 const ACCESS: &str = "lucid-proxy-placeholder-access-";
 const REFRESH: &str = "lucid-proxy-placeholder-refresh-";
 
+/// The error code by which a proxy refuses to answer a `lucid-proxy` in the token endpoint's place, with status 421: what
+/// that one asks for is a real pair, and a placeholder stored over it would lose the login.
+pub(crate) const MISDIRECTED: &str = "misdirected_request";
+
 /// Which token it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placeholder {

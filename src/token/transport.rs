@@ -22,6 +22,8 @@ use crate::tls;
 pub const CONNECT: Duration = Duration::from_secs(10);
 /// From then on. Giving up while the server still works loses the pair that it issues, so this is generous.
 pub const ANSWER: Duration = Duration::from_secs(60);
+/// How this program's own requests to the token endpoint are known, the version behind it (RFC 9110 section 10.1.5).
+pub(crate) const PRODUCT: &str = "lucid-proxy/";
 /// More than any token answer needs.
 const LARGEST_ANSWER: usize = 256 << 10;
 
@@ -126,7 +128,7 @@ impl Https {
             Scheme::Https => tls::client_config(tls::verifier(network.extra_roots())?),
         };
         let builder = reqwest::Client::builder()
-            .user_agent(concat!("lucid-proxy/", env!("CARGO_PKG_VERSION")))
+            .user_agent(format!("{PRODUCT}{}", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             // A fresh connection each time: one that dies as it is used would leave the outcome unknown.

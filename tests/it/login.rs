@@ -677,6 +677,14 @@ fn failures_of_the_token_endpoint_are_told_and_store_nothing() {
         (TokenFailure::CutAfter, "could not be asked"),
         (TokenFailure::HalfBodyAfter, "cut off"),
         (TokenFailure::NoAccessToken, "without an access_token"),
+        (
+            TokenFailure::Status {
+                code: StatusCode::OK,
+                retry_after: None,
+                body: r#"{"access_token":"lucid-proxy-placeholder-access-1","refresh_token":"lucid-proxy-placeholder-refresh-1"}"#.to_owned(),
+            },
+            "a lucid-proxy answered",
+        ),
         (TokenFailure::Redirect, "answered 307"),
         (
             TokenFailure::InvalidGrant,

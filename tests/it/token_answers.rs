@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::world::raw_upstream::RawUpstream;
 use crate::world::tls::TlsFront;
-use crate::world::{SOON, Serving, World};
+use crate::world::{SOON, Serving, World, errors};
 
 const PROFILE: &str = "/users/me/profile";
 
@@ -270,6 +270,31 @@ fn t10_what_is_neither_a_pair_nor_a_refusal_leaves_the_grant_alone() {
         assert_ok(&serving);
         stop(serving, what);
     });
+}
+
+#[test]
+fn f11_placeholders_do_not_take_the_place_of_a_pair() {
+    let body = r#"{"access_token":"lucid-proxy-placeholder-access-8","refresh_token":"lucid-proxy-placeholder-refresh-8","expires_in":3600}"#;
+    let world = World::behaving(failing(status(200, body)));
+    world.log_in();
+    let before = world.stored();
+    let output = world.run(&["refresh"]);
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("a lucid-proxy answered"),
+        "{}",
+        errors(&output)
+    );
+    let after = world.stored();
+    for field in ["access_token", "refresh_token", "generation"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    // Nothing was spent: it is asked as if for the first time.
+    assert!(after["last_error"].is_object() && after["intent"].is_null());
+    let output = world.run(&["refresh"]);
+    assert!(output.status.success(), "{}", errors(&output));
+    let counts = world.sandbox.counts();
+    assert_eq!((counts.rotations, counts.introspections), (1, 0));
 }
 
 #[test]

@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::{Run, assert_code, state};
+use crate::world::connect_proxy::ConnectProxy;
+use crate::world::tls::TlsFront;
 use crate::world::{World, errors, is_there, missing, printed, python_with};
 
 #[test]
@@ -300,14 +302,31 @@ fn s06_the_program_gets_no_secret_and_limits_as_they_were() {
 fn t02_our_own_commands_in_a_program_use_the_login_and_not_the_interception() {
     let world = World::logged_in();
     let program = env!("CARGO_BIN_EXE_lucid-proxy");
-    let script = format!(
-        "LUCID_CLIENT_ID=cid-sandbox LUCID_CLIENT_SECRET=sec-sandbox {program} refresh --yes"
+    // Lucid's own name, behind a company's proxy that was there before.
+    let front = TlsFront::named("api.lucid.co", world.sandbox.address());
+    let company = ConnectProxy::start(front.address);
+    let origin = Some("https://api.lucid.co".to_owned());
+    world
+        .sandbox
+        .change(|behaviour| behaviour.public_origin = origin);
+    let path = |name: &str| world.directory.path().join(name);
+    fs::write(path("ca.pem"), &front.certificate).expect("written");
+    fs::write(path("inner.toml"), "[upstream]\nca_file = \"ca.pem\"\n").expect("written");
+    let inner = format!(
+        "LUCID_CLIENT_ID=cid-sandbox LUCID_CLIENT_SECRET=sec-sandbox {program} -c inner.toml refresh --yes"
     );
-    let output = world.exec_output(&["--", "sh", "-c", &script]);
-    assert_code(&output, 0);
+    let by_company = |script: &str| {
+        let mut exec = world.exec(&["--", "sh", "-c", script]);
+        exec.env("HTTPS_PROXY", company.url(""));
+        exec.output().expect("it runs")
+    };
+    let output = by_company(&format!("unset LUCID_PROXY_BEFORE; {inner}"));
+    assert_code(&output, 1);
+    assert_eq!(world.sandbox.counts().rotations, 0);
+    assert_code(&by_company(&inner), 0);
     assert_eq!(world.sandbox.counts().rotations, 1);
     assert_eq!(world.stored()["generation"], 2);
-    // The stand-in is no host that is intercepted; of Lucid's own it is told by which way they are reached.
+    // The same is told without a request.
     let script = format!(
         "cd $TMPDIR; export LUCID_CLIENT_ID=a LUCID_CLIENT_SECRET=b; {program} check; unset LUCID_PROXY_BEFORE; {program} check"
     );
@@ -331,6 +350,28 @@ fn t02_our_own_commands_in_a_program_use_the_login_and_not_the_interception() {
         "exit 4",
     ]);
     assert_code(&output, 4);
+}
+
+#[test]
+fn f11_a_login_stays_where_a_refresh_is_led_to_a_proxy_of_ours_by_whatever_it_is() {
+    let world = World::logged_in();
+    let before = world.stored();
+    // Neither the mark nor anything else tells it, but what the proxy answers.
+    let script = format!(
+        "cd $TMPDIR && env -i STATE_DIRECTORY={} LUCID_CLIENT_ID=cid-sandbox LUCID_CLIENT_SECRET=sec-sandbox HTTPS_PROXY=$HTTPS_PROXY SSL_CERT_FILE=$SSL_CERT_FILE {} refresh --yes; echo $?",
+        world.state().display(),
+        env!("CARGO_BIN_EXE_lucid-proxy"),
+    );
+    let output = world.exec_output(&["--sandbox", "--", "sh", "-c", &script]);
+    let said = errors(&output);
+    assert_eq!(printed(&output), "1\n", "{said}");
+    let misled = "was not reached: a lucid-proxy answered";
+    assert!(said.contains(misled), "{said}");
+    let after = world.stored();
+    for field in ["access_token", "refresh_token", "generation"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    assert!(after["last_error"].is_object() && after["intent"].is_null());
 }
 
 #[test]
