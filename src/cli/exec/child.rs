@@ -1,9 +1,9 @@
-//! The program: how it is started, stopped with and waited for.
+//! The program: how it is started, stopped with and waited for, and how we end as it did.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use rustix::io::Errno;
 use rustix::process::{
@@ -84,14 +84,57 @@ fn apply<'a>(command: &'a mut Command, changes: &Changes) -> &'a mut Command {
     command
 }
 
-/// Waits for the program's end, passes signals on to it until then, and returns the exit code that says how it ended.
+/// How a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// By itself, with this code.
+    Code(u8),
+    /// By the signal of this number.
+    Signal(i32),
+}
+
+impl Ended {
+    /// `None` while it has not.
+    fn of(status: WaitStatus) -> Option<Self> {
+        match status.exit_status() {
+            // The system keeps 8 bits of what a program says.
+            Some(code) => Some(Self::Code((code & 0xff) as u8)),
+            None => status.terminating_signal().map(Self::Signal),
+        }
+    }
+
+    /// Ends this process in the same way: a shell that sees its command die of SIGINT ends its script, and goes on where
+    /// the command has an exit code. So nothing may be left to do.
+    ///
+    /// Returns the exit code where that is the way, or where no signal can end this process; as a shell has it, it is 128
+    /// and the signal's number then.
+    pub(super) fn likewise(self) -> ExitCode {
+        let signal = match self {
+            Self::Code(code) => return ExitCode::from(code),
+            Self::Signal(signal) => signal,
+        };
+        if !getpid().is_init() {
+            // The core dump that some signals mean would be ours, and no help in finding what the program did.
+            let core = Rlimit {
+                current: Some(0),
+                ..getrlimit(Resource::Core)
+            };
+            let _ = setrlimit(Resource::Core, core);
+            // An error is a signal without a name, or with no default action that ends a process.
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+        ExitCode::from(((128 + signal) & 0xff) as u8)
+    }
+}
+
+/// Waits for the program's end, passes signals on to it until then, and returns how it ended.
 ///
 /// It is waited for in the same task that signals it, so that no signal goes to a number that another process has by now.
-pub(super) async fn until_it_ends(pid: Pid, signals: &mut PassedOn) -> io::Result<u8> {
+pub(super) async fn until_it_ends(pid: Pid, signals: &mut PassedOn) -> io::Result<Ended> {
     loop {
         match waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED) {
-            Ok(Some((_, status))) => match exit_code(status) {
-                Some(code) => return Ok(code),
+            Ok(Some((_, status))) => match Ended::of(status) {
+                Some(ended) => return Ok(ended),
                 None => stop_too(status),
             },
             Ok(None) => match signals.next().await {
@@ -105,15 +148,6 @@ pub(super) async fn until_it_ends(pid: Pid, signals: &mut PassedOn) -> io::Resul
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// As a shell has it: 128 and the number of the signal that ended it. `None` while it has not ended.
-fn exit_code(status: WaitStatus) -> Option<u8> {
-    let code = status
-        .exit_status()
-        .or_else(|| Some(128 + status.terminating_signal()?))?;
-    // The system keeps 8 bits of what a program says.
-    Some((code & 0xff) as u8)
 }
 
 /// Whoever waits for this process is to see that the program has stopped. A shell continues both again, and a `SIGCONT` to

@@ -28,7 +28,7 @@ use crate::secret::Zeroizing;
 use crate::server::{Running, Server};
 use crate::telemetry;
 use crate::token::store::Store;
-use child::Limits;
+use child::{Ended, Limits};
 use program::Program;
 use signals::PassedOn;
 
@@ -52,8 +52,9 @@ No running lucid-proxy is needed, and one that runs is not disturbed.
 Signals, terminal, standard streams and exit code are the program's own. When it ends, so does the way to
 Lucid: a program that it leaves in the background finds it closed; run that with serve and env instead.
 
-Exit codes: the program's own, 128 and the number of the signal that ended it, 126 it cannot be run,
-127 there is no such program, 77 login needed (it was not run), 78 configuration.";
+Exit codes: the program's own (where a signal ended it, the same signal ends this one, which a shell shows as 128
+and its number), 126 it cannot be run, 127 there is no such program, 77 login needed (it was not run),
+78 configuration.";
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -76,8 +77,13 @@ pub(super) struct Options {
     command: Vec<OsString>,
 }
 
-/// The exit code is the program's.
+/// Ends as the program does.
 pub(super) fn run(option: &ConfigOption, options: Options) -> Result<ExitCode, Failure> {
+    // All that the run had is gone by then.
+    Ok(run_program(option, options)?.likewise())
+}
+
+fn run_program(option: &ConfigOption, options: Options) -> Result<Ended, Failure> {
     // Before the server raises them for itself.
     let limits = Limits::of_this_process();
     let (name, arguments) = options
@@ -109,7 +115,7 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<ExitCode, F
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(async {
+    runtime.block_on(async {
         // Heeded from now on, so that none is lost between here and the program.
         let mut signals = PassedOn::new()?;
         let running = server.start()?;
@@ -125,8 +131,7 @@ pub(super) fn run(option: &ConfigOption, options: Options) -> Result<ExitCode, F
         };
         finish(running);
         ended
-    })?;
-    Ok(ExitCode::from(code))
+    })
 }
 
 /// The program goes on: it may need no more of Lucid.

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::{Run, assert_code, state};
@@ -17,17 +17,54 @@ use crate::world::{World, errors, is_there, missing, printed, python_with};
 #[test]
 fn the_exit_code_is_the_programs() {
     let world = World::logged_in();
-    for (script, code) in [
-        ("exit 0", 0),
-        ("exit 7", 7),
-        ("exit 255", 255),
-        ("kill -KILL $$", 137),
-        ("kill -TERM $$", 143),
-    ] {
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255)] {
         let output = world.exec_output(&["--", "sh", "-c", script]);
         assert_code(&output, code);
         assert_eq!((errors(&output), printed(&output)), Default::default());
     }
+    assert!(world.left().is_empty(), "{:?}", world.left());
+}
+
+#[test]
+fn the_signal_that_ends_the_program_ends_us_too() {
+    let world = World::logged_in();
+    for signal in [
+        Signal::INT,
+        Signal::TERM,
+        Signal::KILL,
+        Signal::PIPE,
+        Signal::QUIT,
+    ] {
+        let script = format!("kill -{} $$", signal.as_raw());
+        let output = world.exec_output(&["--", "sh", "-c", &script]);
+        assert_eq!(output.status.signal(), Some(signal.as_raw()));
+        assert!(!output.status.core_dumped(), "{signal:?}");
+        assert_eq!((errors(&output), printed(&output)), Default::default());
+    }
+    assert!(world.left().is_empty(), "{:?}", world.left());
+}
+
+#[test]
+fn an_interrupt_ends_the_script_that_runs_us() {
+    let world = World::logged_in();
+    let exec = world.exec(&["--", "sh", "-c", "echo ready; exec sleep 60"]);
+    let mut command = Command::new("bash");
+    let script = "\"$@\"; echo continued rc=$?";
+    command.args(["-c", script, "bash"]).arg(exec.get_program());
+    command.args(exec.get_args());
+    command.current_dir(world.directory.path());
+    for (name, value) in exec.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let mut run = Run::start(command);
+    assert_eq!(run.line(), "ready");
+    // As a terminal does it.
+    kill_process_group(run.pid(), Signal::INT).expect("it runs");
+    let (status, rest) = run.end();
+    assert_eq!(
+        (status.signal(), rest.as_str()),
+        (Some(Signal::INT.as_raw()), "")
+    );
     assert!(world.left().is_empty(), "{:?}", world.left());
 }
 
