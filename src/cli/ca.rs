@@ -20,17 +20,18 @@ pub(super) enum Command {
     Path,
     /// Show the certificate: for which hosts, its fingerprint, until when, where
     Show,
-    /// Make a new one. Whoever trusts the old one has to be told; processes that run go on with that
+    /// Make a new one. Whoever trusts the old one has to be told
     Renew,
 }
 
 pub(super) const HELP: &str = "\
-It is made on first use and renewed when a third of its year is left, or when intercept.hosts changes.
-It can vouch for those hosts and the names below theirs, and for nothing else.
+It is made on first use and renewed when a third of its year is left; each set of
+intercept.hosts has one of its own. A running serve takes a new one over. It can vouch for those hosts and the names
+below theirs, and for nothing else.
 lucid-proxy never installs it anywhere: programs are given it for themselves.";
 
 /// Standard error says what `ca renew` does not do.
-const RENEWED: &str = "a new certificate authority is made; processes that run go on with the old one: start them again, and replace the certificate wherever you have installed it";
+const RENEWED: &str = "a new certificate authority is made, and a running serve takes it over; programs that exec has started go on with the old one; replace the certificate wherever you have installed it, and begin shells that env has prepared anew";
 
 pub(super) fn run(option: &ConfigOption, command: Command) -> Result<(), Failure> {
     // A damaged key is told of here, where it would be a line of the log elsewhere.
@@ -44,16 +45,16 @@ pub(super) fn run(option: &ConfigOption, command: Command) -> Result<(), Failure
             let authority = Authority::open(&directory, &hosts, now)?;
             print(&authority.path().display().to_string())
         }
-        Command::Show => match Authority::kept(&directory)? {
+        Command::Show => match Authority::kept(&directory, &hosts)? {
             Kept::Whole(authority) => print(&shown(&authority, &hosts, now)),
             Kept::Nothing => Err(anyhow!(
-                "there is no certificate authority in {} yet; it is made on first use, or by: lucid-proxy ca path",
+                "there is no certificate authority for these hosts in {} yet; it is made on first use, or by: lucid-proxy ca path",
                 directory.display()
             )
             .into()),
             Kept::Damaged => Err(anyhow!(
                 "{} is damaged, or not of this program's making; a new one is made on the next use, or by: lucid-proxy ca renew",
-                Authority::key_path(&directory).display()
+                Authority::key_path(&directory, &hosts).display()
             )
             .into()),
         },

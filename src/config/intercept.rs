@@ -7,7 +7,7 @@ use super::raw::{Found, Source, Table};
 use super::{Environment, Origin, state_directory};
 
 /// The names of Lucid's API.
-const LUCID: [&str; 2] = ["api.lucid.co", "api.lucid.app"];
+pub(crate) const LUCID: [&str; 2] = ["api.lucid.co", "api.lucid.app"];
 /// Characters of the longest name that DNS has (RFC 1035 section 2.3.4).
 const LONGEST_NAME: usize = 253;
 /// Characters of the longest part of one.

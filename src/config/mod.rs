@@ -45,6 +45,7 @@ pub(crate) use file_readers::warning as readers_of;
 pub use guard::Guard;
 pub use http_proxy::HttpProxy;
 pub use intercept::Intercept;
+pub(crate) use intercept::LUCID;
 pub use limits::{HeadLimits, Limits};
 pub(crate) use listen::is_activated;
 pub use listen::{Access, Listen, TlsFiles};

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 pub use super::certificate::Validity;
 use super::certificate::{Chain, Signer};
-use super::files::Files;
+use super::files::{Files, Mark};
 use super::key::Key;
 use super::leaf::{LeafError, Leaves};
 use super::pem;
@@ -29,6 +29,8 @@ pub struct Authority {
     path: PathBuf,
     signer: Signer,
     leaves: Mutex<Leaves>,
+    /// Which file of the key was looked at last.
+    seen: Mutex<Option<Mark>>,
 }
 
 /// Why there is no authority.
@@ -207,8 +209,8 @@ impl Authority {
         hosts: &[String],
         now: SystemTime,
     ) -> Result<Arc<Self>, AuthorityError> {
-        let files = Files::of(directory);
-        if let Kept::Whole(kept) = Self::kept(directory)?
+        let files = Files::of(directory, hosts);
+        if let Kept::Whole(kept) = Self::kept(directory, hosts)?
             && kept.renewal(hosts, now).is_none()
             && files.has_certificate(kept.pem.as_bytes())
         {
@@ -216,11 +218,14 @@ impl Authority {
         }
         let lock = files.lock()?;
         // Another process may have been quicker.
-        let authority = match Self::kept(directory)? {
+        let authority = match Self::kept(directory, hosts)? {
             Kept::Whole(kept) => match kept.renewal(hosts, now) {
                 None => kept,
                 Some(why) => {
-                    tracing::info!("the local certificate authority is made anew: {why}");
+                    tracing::warn!(
+                        "the local certificate authority is made anew: {why}; where the old one was installed or handed out, replace it by {}",
+                        files.certificate().display()
+                    );
                     Box::new(Self::make(&files, &lock, hosts, now)?)
                 }
             },
@@ -251,9 +256,9 @@ impl Authority {
         hosts: &[String],
         now: SystemTime,
     ) -> Result<Arc<Self>, AuthorityError> {
-        let files = Files::of(directory);
+        let files = Files::of(directory, hosts);
         let lock = files.lock()?;
-        match Self::kept(directory) {
+        match Self::kept(directory, hosts) {
             Ok(Kept::Damaged) => drop(files.set_aside()?),
             // What others may have read is worth nothing any more.
             Ok(_) | Err(AuthorityError::Exposed { .. }) => {}
@@ -264,18 +269,23 @@ impl Authority {
         Ok(Arc::new(authority))
     }
 
-    /// What is there, without changing anything.
+    /// What is there for these hosts, without changing anything.
     ///
     /// # Errors
     ///
     /// When it cannot be read, or is not this user's alone.
-    pub fn kept(directory: &Path) -> Result<Kept, AuthorityError> {
-        let files = Files::of(directory);
+    pub fn kept(directory: &Path, hosts: &[String]) -> Result<Kept, AuthorityError> {
+        Self::read(&Files::of(directory, hosts))
+    }
+
+    fn read(files: &Files) -> Result<Kept, AuthorityError> {
+        // Before the content: what replaces it meanwhile is seen the next time.
+        let mark = files.mark();
         let Some(content) = files.read_key()? else {
             return Ok(Kept::Nothing);
         };
         Ok(match parse(&content) {
-            Some((key, chain)) => Kept::Whole(Box::new(Self::of(&files, key, chain))),
+            Some((key, chain)) => Kept::Whole(Box::new(Self::of(files, key, chain, mark))),
             None => Kept::Damaged,
         })
     }
@@ -305,18 +315,46 @@ impl Authority {
         ];
         let all = Zeroizing::new(all.concat());
         files.write(&files.key(), &all)?;
-        Ok(Self::of(files, key, chain))
+        Ok(Self::of(files, key, chain, files.mark()))
     }
 
-    fn of(files: &Files, key: Key, chain: Chain) -> Self {
+    fn of(files: &Files, key: Key, chain: Chain, mark: Option<Mark>) -> Self {
         Self {
             pem: pem::block(pem::CERTIFICATE, &chain.root).to_string(),
             files: files.clone(),
             path: files.certificate(),
             signer: Signer::new(key, &chain),
             leaves: Mutex::default(),
+            seen: Mutex::new(mark),
             chain,
         }
+    }
+
+    /// The one that another process has put in its place since, if that can be used. What is there is read once only.
+    pub fn successor(&self, now: SystemTime) -> Option<Arc<Self>> {
+        let found = self.files.mark()?;
+        let mut seen = self
+            .seen
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if seen.replace(found) == Some(found) {
+            return None;
+        }
+        drop(seen);
+        let next = match Self::read(&self.files) {
+            Ok(Kept::Whole(next)) => next,
+            Ok(_) => return None,
+            Err(error) => {
+                tracing::warn!("a new certificate authority is not taken over: {error}");
+                return None;
+            }
+        };
+        let is_another = next.chain.root != self.chain.root;
+        let is_usable = matches!(
+            next.renewal(&self.chain.hosts, now),
+            None | Some(Renewal::Old)
+        );
+        (is_another && is_usable).then(|| Arc::from(next))
     }
 
     /// Whether it does not do for these hosts and this time, and why.
@@ -344,9 +382,9 @@ impl Authority {
         self.files.key()
     }
 
-    /// The file in this directory that holds the private key, if there is one.
-    pub fn key_path(directory: &Path) -> PathBuf {
-        Files::of(directory).key()
+    /// The file in this directory that holds the private key for these hosts, if there is one.
+    pub fn key_path(directory: &Path, hosts: &[String]) -> PathBuf {
+        Files::of(directory, hosts).key()
     }
 
     /// The certificate's SHA-256 in hexadecimal digits, as other programs print it.

@@ -62,7 +62,7 @@ fn it_is_made_on_first_use_private_and_found_again() {
     let directory = state();
     let state = directory.path().join("below/state");
     let made = open(&state, now());
-    let files = Files::of(&state);
+    let files = Files::of(&state, &hosts());
     for path in [files.key(), files.certificate()] {
         assert_eq!(mode(&path), 0o600, "{}", path.display());
     }
@@ -160,7 +160,7 @@ fn one_that_does_not_do_any_more_gives_way_to_another_key() {
 #[test]
 fn a_damaged_one_is_kept_beside_and_another_made() {
     let directory = state();
-    let files = Files::of(directory.path());
+    let files = Files::of(directory.path(), &hosts());
     let whole = |authority: &Authority| {
         open(directory.path(), now()).certificate() == authority.certificate()
     };
@@ -168,7 +168,7 @@ fn a_damaged_one_is_kept_beside_and_another_made() {
     let content = fs::read(files.key()).expect("there");
     let other = state();
     open(other.path(), now());
-    let of_another = fs::read(Files::of(other.path()).key()).expect("there");
+    let of_another = fs::read(Files::of(other.path(), &hosts()).key()).expect("there");
     let at = content
         .windows(11)
         .position(|it| it == b"-----BEGIN ")
@@ -203,7 +203,7 @@ fn a_damaged_one_is_kept_beside_and_another_made() {
 fn s08_no_byte_that_changes_makes_a_panic_or_another_certificate() {
     let directory = state();
     let made = open(directory.path(), now());
-    let content = fs::read(Files::of(directory.path()).key()).expect("there");
+    let content = fs::read(Files::of(directory.path(), &hosts()).key()).expect("there");
     let (mut whole, mut damaged) = (0, 0);
     for at in 0..content.len() {
         for bit in [1, 0x20] {
@@ -224,7 +224,7 @@ fn s08_no_byte_that_changes_makes_a_panic_or_another_certificate() {
 #[test]
 fn what_is_not_this_users_alone_is_refused_with_what_to_do() {
     let directory = state();
-    let files = Files::of(directory.path());
+    let files = Files::of(directory.path(), &hosts());
     let made = open(directory.path(), now());
     let key = files.key();
     for mode in [0o640, 0o604, 0o620, 0o660] {
@@ -233,7 +233,7 @@ fn what_is_not_this_users_alone_is_refused_with_what_to_do() {
         assert!(error.contains(&format!("mode {mode:04o}")), "{error}");
         assert!(error.contains("chmod 600"), "{error}");
     }
-    let kept = Authority::kept(directory.path()).expect_err("exposed");
+    let kept = Authority::kept(directory.path(), &hosts()).expect_err("exposed");
     assert!(matches!(kept, AuthorityError::Exposed { .. }), "{kept:?}");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("chmod");
     let again = open(directory.path(), now());
@@ -342,7 +342,7 @@ fn a_renewal_makes_another_whatever_is_there() {
     let first = renew();
     let second = renew();
     assert_ne!(second.certificate(), first.certificate());
-    let key = Files::of(directory.path()).key();
+    let key = Files::of(directory.path(), &hosts()).key();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("chmod");
     let third = renew();
     assert_ne!(third.certificate(), second.certificate());
@@ -355,6 +355,56 @@ fn a_renewal_makes_another_whatever_is_there() {
     );
     let written = fs::read_to_string(fourth.path()).expect("there");
     assert_eq!(written, fourth.certificate_pem());
+}
+
+#[test]
+fn each_set_of_hosts_has_one_of_its_own() {
+    let directory = state();
+    let lucids = open(directory.path(), now());
+    let of = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        Authority::open(directory.path(), &names, now()).expect("one")
+    };
+    let one = of(&["api.lucid.co"]);
+    let other = of(&["api.lucid.co", "gateway.example"]);
+    let turned = of(&["gateway.example", "api.lucid.co"]);
+    assert_eq!(turned.certificate(), other.certificate());
+    for (a, b) in [(&lucids, &one), (&lucids, &other), (&one, &other)] {
+        assert_ne!(a.certificate(), b.certificate());
+        assert_ne!(a.path(), b.path());
+    }
+    let again = open(directory.path(), now());
+    assert_eq!(again.certificate(), lucids.certificate(), "untouched");
+    assert_eq!(names(directory.path()).len(), 7, "a lock for all of them");
+}
+
+#[test]
+fn what_another_process_makes_is_taken_over_once_and_only_if_it_does() {
+    let directory = state();
+    let running = open(directory.path(), now());
+    assert!(running.successor(now()).is_none(), "nothing has changed");
+    let next = Authority::renew(directory.path(), &hosts(), now()).expect("a new one");
+    let taken = running.successor(now()).expect("taken over");
+    assert_eq!(taken.certificate(), next.certificate());
+    assert!(taken.successor(now()).is_none());
+
+    let key = next.key();
+    let whole = fs::read(&key).expect("there");
+    let replaced = |content: &[u8]| {
+        let draft = directory.path().join("draft");
+        fs::write(&draft, content).expect("written");
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).expect("chmod");
+        fs::rename(draft, &key).expect("in its place");
+        running.successor(now())
+    };
+    assert!(replaced(b"damaged").is_none());
+    assert!(replaced(&whole).is_some(), "a positive control");
+    fs::remove_file(&key).expect("removed");
+    assert!(running.successor(now()).is_none());
+    let late = now() + 2000 * DAY;
+    replaced(&whole);
+    Authority::renew(directory.path(), &hosts(), now()).expect("a new one");
+    assert!(running.successor(late).is_none(), "its time is over");
 }
 
 /// Shakes hands in memory; what the client has then, or why it has not.
@@ -517,10 +567,10 @@ fn each_host_has_a_key_and_a_certificate_of_its_own() {
 fn s06_no_key_shows_under_debug() {
     let directory = state();
     let authority = open(directory.path(), now());
-    let content = fs::read_to_string(Files::of(directory.path()).key()).expect("there");
+    let content = fs::read_to_string(Files::of(directory.path(), &hosts()).key()).expect("there");
     let key = content.lines().nth(1).expect("base64");
     let acceptor = authority.acceptor_at("api.lucid.co", now()).expect("one");
-    let kept = Authority::kept(directory.path()).expect("there");
+    let kept = Authority::kept(directory.path(), &hosts()).expect("there");
     let printed = format!("{authority:?} {acceptor:?} {kept:?}");
     assert!(
         printed.contains("api.lucid.co"),

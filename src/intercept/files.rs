@@ -1,15 +1,18 @@
 //! The authority's files: read with care, replaced whole, made by one process at a time.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::AuthorityError;
+use crate::config::LUCID;
 use crate::secret::Zeroizing;
 use crate::token::disk::{Disk, FileSystem, Lock, Sharing};
 
@@ -24,35 +27,70 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where the authority's files are.
 #[derive(Clone, Debug)]
-pub(super) struct Files(PathBuf);
+pub(super) struct Files {
+    directory: PathBuf,
+    /// What their names begin with.
+    stem: String,
+}
+
+/// Which file it is, and since when: another one, or another content, is another mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    device: u64,
+    number: u64,
+    modified: (i64, i64),
+}
+
+impl Mark {
+    fn of(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            number: found.ino(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
+}
 
 impl Files {
-    pub(super) fn of(directory: &Path) -> Self {
-        Self(directory.to_owned())
+    /// Those for these hosts. Each set of hosts has files of its own, so that programs with different ones do not take
+    /// the authority from each other.
+    pub(super) fn of(directory: &Path, hosts: &[String]) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            stem: stem(hosts),
+        }
     }
 
     /// The private key and its certificates in one file, so that nobody ever finds one without the others.
     pub(super) fn key(&self) -> PathBuf {
-        self.0.join("ca-key.pem")
+        self.directory.join(format!("{}-key.pem", self.stem))
     }
 
     /// The certificate alone, for programs.
     pub(super) fn certificate(&self) -> PathBuf {
-        self.0.join("ca.pem")
+        self.directory.join(format!("{}.pem", self.stem))
     }
 
     /// Where a damaged key is kept.
     pub(super) fn damaged(&self) -> PathBuf {
-        self.0.join("ca-key.pem.damaged")
+        self.directory
+            .join(format!("{}-key.pem.damaged", self.stem))
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.0.join("ca.lock")
+        self.directory.join("ca.lock")
     }
 
     /// Reads the key's file; `None` where there is none.
     pub(super) fn read_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {
         read_private(&self.key())
+    }
+
+    /// Which file the key is in now; `None` where there is none.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        fs::symlink_metadata(self.key())
+            .ok()
+            .map(|found| Mark::of(&found))
     }
 
     /// Whether the certificate's file holds this.
@@ -69,11 +107,11 @@ impl Files {
                 .prefix(DRAFT)
                 .suffix(".tmp")
                 .permissions(fs::Permissions::from_mode(0o600))
-                .tempfile_in(&self.0)?;
+                .tempfile_in(&self.directory)?;
             draft.write_all(content)?;
             draft.as_file().sync_all()?;
             draft.persist(path)?;
-            FileSystem.sync_directory(&self.0)
+            FileSystem.sync_directory(&self.directory)
         };
         write().map_err(|source| AuthorityError::Write {
             path: path.to_owned(),
@@ -93,7 +131,10 @@ impl Files {
 
     /// Removes what a process left that was killed while it wrote. Only who has the lock writes.
     fn remove_drafts(&self) {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let entries = fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten();
         for entry in entries {
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -111,7 +152,7 @@ impl Files {
             path: path.clone(),
             source,
         };
-        FileSystem.make_directory(&self.0).map_err(failed)?;
+        FileSystem.make_directory(&self.directory).map_err(failed)?;
         let begun = Instant::now();
         loop {
             let lock = FileSystem.try_lock(&path, Sharing::Exclusive);
@@ -125,6 +166,20 @@ impl Files {
             }
         }
     }
+}
+
+/// `ca` for Lucid's own hosts, and for others with what they come to.
+fn stem(hosts: &[String]) -> String {
+    let hosts: BTreeSet<_> = hosts.iter().map(String::as_str).collect();
+    if hosts == BTreeSet::from(LUCID) {
+        return "ca".to_owned();
+    }
+    let hosts: Vec<_> = hosts.into_iter().collect();
+    let digest = digest(&SHA256, hosts.join("\n").as_bytes());
+    let [a, b, c, d, ..] = digest.as_ref() else {
+        unreachable!("SHA-256 has 32 bytes")
+    };
+    format!("ca-{a:02x}{b:02x}{c:02x}{d:02x}")
 }
 
 /// Reads a file that is this user's own and nobody else's to read; `None` where there is none.

@@ -32,7 +32,9 @@ const FIRST: usize = 1 << 10;
 #[derive(Debug)]
 pub(super) struct Interception {
     forwarding: Arc<Forwarding>,
-    authority: Arc<Authority>,
+    authority: Mutex<Arc<Authority>>,
+    /// Whether one that another process makes is taken over. A program of `exec` trusts the one that it was started with.
+    follows: bool,
     /// When it was last said that a client does not trust us.
     said: Mutex<Option<Instant>>,
 }
@@ -51,9 +53,28 @@ impl Interception {
         let forwarding = Forwarding::new(config.hosts.clone(), others);
         Ok(Some(Arc::new(Self {
             forwarding: Arc::new(forwarding),
-            authority,
+            authority: Mutex::new(authority),
+            follows: !config.private,
             said: Mutex::default(),
         })))
+    }
+
+    /// Who vouches for the hosts now: what the certificate's file says to those that read it now.
+    fn authority(&self) -> Arc<Authority> {
+        let mut current = self
+            .authority
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if self.follows
+            && let Some(next) = current.successor(SystemTime::now())
+        {
+            tracing::info!(
+                "took over a new local certificate authority: {}",
+                next.subject()
+            );
+            *current = next;
+        }
+        current.clone()
     }
 
     /// What is done for which host.
@@ -160,7 +181,7 @@ async fn begin(
     if is_plain {
         return Some(Begun::Plain(Box::new(rewound)));
     }
-    let config = match interception.authority.acceptor(host) {
+    let config = match interception.authority().acceptor(host) {
         Ok(config) => config,
         Err(error) => {
             tracing::error!("{host} cannot be intercepted: {error}");

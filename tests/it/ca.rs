@@ -109,7 +109,8 @@ fn path_prints_the_path_alone_and_show_says_what_is_there() {
     assert_eq!(output.status.code(), Some(1));
     let said = errors(&output);
     assert!(
-        said.contains("there is no certificate authority in") && said.contains("ca path"),
+        said.contains("there is no certificate authority for these hosts in")
+            && said.contains("ca path"),
         "{said}"
     );
     assert!(!world.state().exists(), "a look makes nothing");
@@ -153,7 +154,7 @@ fn renew_makes_another_and_says_what_it_does_not_do() {
     let output = world.run(&["ca", "renew"]);
     assert!(output.status.success(), "{}", errors(&output));
     assert!(
-        errors(&output).contains("processes that run go on with the old one"),
+        errors(&output).contains("a running serve takes it over"),
         "{}",
         errors(&output)
     );
@@ -181,12 +182,16 @@ fn what_is_wrong_with_the_files_is_told_with_what_to_do() {
     }
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("chmod");
 
+    // Other hosts have another one.
     world.tables = "[intercept]\nhosts = [\"other.example\"]".to_owned();
-    let state = fact(&shown(&world), "state");
-    assert_eq!(
-        state,
-        "a new one is made on the next use: other hosts are intercepted now"
+    let output = world.run(&["ca", "show"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        errors(&output).contains("no certificate authority for these hosts"),
+        "{}",
+        errors(&output)
     );
+    assert_ne!(path(&world), path_before);
     world.tables.clear();
     assert_eq!(
         fact(&shown(&world), "state"),

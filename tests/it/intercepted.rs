@@ -417,6 +417,31 @@ fn plain_http_inside_is_told_what_to_do() {
 }
 
 #[test]
+fn a_running_server_takes_a_new_authority_over() {
+    let (world, serving) = serve("");
+    let status = |config| {
+        let tls = shake_hands(tunnel(serving.address, ""), config, HOST);
+        tls.map(|mut tls| ask(&mut tls, "GET /users/me/profile", "", ""))
+    };
+    let old = trusting(&world, &["http/1.1"]);
+    let answer = status(old.clone()).expect("trusted");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // Another program with other hosts has one of its own.
+    let other = world.directory.path().join("other.toml");
+    fs::write(&other, "[intercept]\nhosts = [\"api.lucid.co\"]\n").expect("written");
+    let other = other.to_str().expect("text").to_owned();
+    let output = world.command(&["-c", &other, "ca", "path"]).output();
+    let output = output.expect("it runs");
+    assert!(output.status.success(), "{}", errors(&output));
+    status(old.clone()).expect("still trusted");
+    let output = world.run(&["ca", "renew"]);
+    assert!(output.status.success(), "{}", errors(&output));
+    let answer = status(trusting(&world, &["http/1.1"])).expect("the new one is in use");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    status(old).expect_err("the old one is not");
+}
+
+#[test]
 fn a_client_that_does_not_trust_us_is_told_of_once() {
     let (world, serving) = serve("");
     let stranger = Identity::new();
