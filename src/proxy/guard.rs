@@ -143,7 +143,13 @@ impl Guard {
     pub fn of_intercepted(&self, host: &str, client: Option<Arc<Client>>) -> Self {
         let port = Scheme::Https.default_port();
         Self {
-            hosts: vec![host.to_owned(), format!("{host}:{port}")],
+            // With a dot behind it, the name says that it is complete, and is the same.
+            hosts: vec![
+                host.to_owned(),
+                format!("{host}:{port}"),
+                format!("{host}."),
+                format!("{host}.:{port}"),
+            ],
             origins: self.origins.clone(),
             scheme: Scheme::Https,
             is_everywhere: false,

@@ -417,6 +417,32 @@ fn plain_http_inside_is_told_what_to_do() {
 }
 
 #[test]
+fn a_name_that_says_that_it_is_complete_is_the_same() {
+    let (world, serving) = serve("");
+    let answer = |host: &str| {
+        let mut client = enter(&world, &serving, "");
+        let head =
+            format!("GET /users/me/profile HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        client.write_all(head.as_bytes()).expect("sent");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("an end in order");
+        String::from_utf8(answer).expect("text")
+    };
+    for host in ["api.lucid.co.", "API.lucid.co.:443"] {
+        let answer = answer(host);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+    }
+    for host in ["api.lucid.co..", "api.lucid.co.:80", "."] {
+        let answer = answer(host);
+        assert!(
+            answer.starts_with("HTTP/1.1 403 ") || answer.starts_with("HTTP/1.1 400 "),
+            "{host}: {answer}"
+        );
+    }
+    assert_eq!(world.sandbox.counts().problems, [""; 0]);
+}
+
+#[test]
 fn a_running_server_takes_a_new_authority_over() {
     let (world, serving) = serve("");
     let status = |config| {
