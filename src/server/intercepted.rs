@@ -132,14 +132,18 @@ pub(super) async fn serve(
     match begun {
         Ok(Some(Begun::Tls(tls))) => {
             let is_http2 = tls.get_ref().1.alpn_protocol() == Some(tls::H2);
-            let stream = Stream::new(Io::Intercepted(tls), wire);
+            let stream = Stream::new(Io::Intercepted(tls), wire.clone());
             match is_http2 {
                 true => http2::serve(stream, &inside, activity.clone()).await,
                 false => serve_http1(stream, &inside, &activity).await,
             }
             let is_unused = activity.idle_since().is_some_and(|(_, used)| !used);
             let is_early = begun_at.elapsed() < entrance.bounds.first_request;
-            if is_unused && is_early && !entrance.stop.is_cancelled() {
+            if is_unused && wire.took_leave.get() {
+                tracing::debug!(
+                    "a client left the tunnel to {host} in order, before its first request"
+                );
+            } else if is_unused && is_early && !entrance.stop.is_cancelled() {
                 // Some programs look at the certificate only behind the handshake.
                 interception.say_distrust(&host, SILENT);
             }

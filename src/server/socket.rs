@@ -33,6 +33,8 @@ pub(super) struct Wire {
     pub(super) stays_open: Cell<bool>,
     /// Whether whoever writes has said that nothing more is to come.
     pub(super) has_ended: Cell<bool>,
+    /// Whether the client said inside of an intercepted tunnel that it leaves (RFC 8446 section 6.1).
+    pub(super) took_leave: Cell<bool>,
     /// What is framed in two ways, or too large.
     refused: Cell<Option<Refused>>,
     /// Whether a head was too large, so that nothing is read of what follows.

@@ -149,6 +149,10 @@ impl AsyncRead for Stream {
             Io::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
             Io::Intercepted(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
         });
+        if matches!(self.io, Io::Intercepted(_)) && buf.filled().len() == before && read.is_ok() {
+            // The end of TCP alone would be an error.
+            self.wire.took_leave.set(buf.remaining() > 0);
+        }
         self.on_read(before, buf);
         Poll::Ready(read)
     }

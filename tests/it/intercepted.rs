@@ -489,6 +489,12 @@ fn a_client_that_leaves_without_a_word_may_not_trust_us() {
     let (world, serving) = serve("");
     let mut trusted = enter(&world, &serving, "");
     assert!(ask(&mut trusted, "GET /users/me/profile", "", "").starts_with("HTTP/1.1 200 "));
+    // Opened in advance, and not needed.
+    let mut spare = enter(&world, &serving, "");
+    spare.conn.send_close_notify();
+    spare.flush().expect("sent");
+    let mut rest = Vec::new();
+    spare.read_to_end(&mut rest).expect("an end in order");
     assert!(!serving.log().contains("trust"), "{}", serving.log());
     drop(enter(&world, &serving, ""));
     serving.wait_for_log(
