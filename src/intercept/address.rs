@@ -14,10 +14,15 @@ pub fn objection(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// What machines of Azure are told by their cloud, metadata and credentials among it: an address of the internet by its
+/// number, and of the machine's own network by what answers there.
+const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 /// RFC 6890, with the registry that goes on from there.
 fn of_v4(address: Ipv4Addr) -> Option<&'static str> {
     let [a, b, c, _] = address.octets();
     Some(match (a, b, c) {
+        _ if address == AZURE => "of a cloud's own services",
         (0, ..) => "unspecified",
         (127, ..) => "this machine's own",
         (10, ..) | (172, 16..=31, _) | (192, 168, _) => "private",
@@ -64,6 +69,8 @@ mod tests {
         for (address, expected) in [
             ("0.0.0.0", "unspecified"),
             ("0.1.2.3", "unspecified"),
+            ("168.63.129.16", "of a cloud's own services"),
+            ("::ffff:168.63.129.16", "of a cloud's own services"),
             ("127.0.0.1", "this machine's own"),
             ("127.255.255.254", "this machine's own"),
             ("10.0.0.1", "private"),
@@ -97,6 +104,7 @@ mod tests {
         }
         for address in [
             "1.1.1.1",
+            "168.63.129.15",
             "100.63.255.255",
             "100.128.0.0",
             "172.15.0.1",

@@ -1,8 +1,8 @@
 //! The files that the variables name: what programs are to trust, and what some of them need beside.
 
-use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::Environment;
@@ -99,28 +99,20 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 
 /// A program that starts meanwhile reads the old file or the new one.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}.tmp", std::process::id()));
-    let aside = PathBuf::from(aside);
-    let mut options = OpenOptions::new();
-    let written = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&aside)
-        .and_then(|mut file| file.write_all(content))
-        .and_then(|()| std::fs::rename(&aside, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&aside);
-    }
-    written
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut draft = tempfile::Builder::new()
+        .suffix(".tmp")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(directory)?;
+    draft.write_all(content)?;
+    draft.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -141,6 +133,16 @@ mod tests {
 
     fn content(path: &Path) -> String {
         String::from_utf8(fs::read(path).expect("a file")).expect("text")
+    }
+
+    #[test]
+    fn what_a_killed_process_of_this_number_left_is_no_obstacle() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let bundle = Files::in_directory(directory.path()).bundle;
+        let left = format!("{}.{}.tmp", bundle.display(), std::process::id());
+        fs::write(left, "half").expect("written");
+        let files = write(directory.path(), &[]);
+        assert_eq!(fs::read(files.bundle).expect("a file"), PEM);
     }
 
     #[test]
