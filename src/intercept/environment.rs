@@ -93,6 +93,7 @@ pub fn changes(way: &Way<'_>, present: &dyn Environment, secrets: &[String]) -> 
             set(name, format!("http://{base}"));
         }
     }
+    note_what_is_set(&mut changes);
     for name in secrets {
         changes.insert(name.clone(), None);
     }
@@ -115,10 +116,19 @@ pub fn proxy_url(way: &Way<'_>) -> String {
 fn remember(changes: &mut Changes, present: &dyn Environment, way: &Way<'_>) {
     let is_changed_already = present.var(before::MARK).is_some();
     changes.insert(before::MARK.to_owned(), Some(proxy_url(way).into()));
-    for name in before::REPLACED {
+    for name in before::replaced() {
         let value = present.var(name).map(Zeroizing::new);
         if value.is_some() || is_changed_already {
             changes.insert(before::name(name), value);
+        }
+    }
+}
+
+/// So that what somebody sets later can be told from it.
+fn note_what_is_set(changes: &mut Changes) {
+    for name in before::replaced() {
+        if let (Some(set), Some(value)) = (before::set_name(name), changes.get(name).cloned()) {
+            changes.insert(set, value);
         }
     }
 }
@@ -321,5 +331,11 @@ mod tests {
         let inner = changed(&[("LUCID_PROXY_BEFORE", URL), ("HTTPS_PROXY", company)]);
         assert_eq!(value(&inner, "LUCID_PROXY_BEFORE_HTTPS_PROXY"), company);
         assert_eq!(inner.get("LUCID_PROXY_BEFORE_NO_PROXY"), Some(&None));
+        let set = value(&inner, "LUCID_PROXY_SET_NO_PROXY");
+        assert_eq!(set, value(&inner, "NO_PROXY"));
+        for name in TRUSTED_ALREADY {
+            let is_remembered = before::replaced().any(|replaced| replaced == *name);
+            assert!(is_remembered, "{name}");
+        }
     }
 }

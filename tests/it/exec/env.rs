@@ -65,6 +65,51 @@ fn a_shell_that_evaluates_it_comes_to_the_running_proxy() {
 }
 
 #[test]
+fn a_shell_that_evaluates_it_twice_has_it_once() {
+    let (world, serving) = intercepting();
+    let program = env!("CARGO_BIN_EXE_lucid-proxy");
+    let state = world.state();
+    let bundle = state.join("programs").join("trusted.pem");
+    let company = world.directory.path().join("wgetrc");
+    std::fs::write(&company, "timeout = 5\n").expect("written");
+    let env = world.run(&["env", "--listen", &serving.address.to_string()]);
+    assert_code(&env, 0);
+    // What is set between the two counts; a variable that names what is of the shell's own is no change.
+    let script = format!(
+        "again() {{ eval \"$(STATE_DIRECTORY={} LUCID_CLIENT_ID=a {program} --config {} env --listen {})\"; }}
+        once=$(env | grep -v ^_=); again; [ \"$once\" = \"$(env | grep -v ^_=)\" ] && echo same
+        wc -c < {bundle}
+        NO_PROXY=intranet.test NODE_OPTIONS=--trace-uncaught WGETRC={}; again
+        echo $NO_PROXY; echo $NODE_OPTIONS; grep timeout $WGETRC; again; echo $NO_PROXY; echo $NODE_OPTIONS; grep timeout $WGETRC
+        wc -c < {bundle}",
+        state.display(),
+        world.directory.path().join("proxy.toml").display(),
+        serving.address,
+        company.display(),
+        bundle = bundle.display(),
+    );
+    let seen = in_a_shell(&world, &printed(&env), &script);
+    assert_code(&seen, 0);
+    let printed = printed(&seen);
+    let lines: Vec<&str> = printed.lines().collect();
+    let [same, size, first @ .., size_at_the_end] = lines.as_slice() else {
+        panic!("{printed}{}", errors(&seen));
+    };
+    assert_eq!((*same, size), ("same", size_at_the_end), "{printed}");
+    assert_eq!(
+        first[0], "intranet.test,localhost,127.0.0.1,::1",
+        "{printed}"
+    );
+    let node = format!(
+        "--trace-uncaught --require {}/programs/node.js",
+        state.display()
+    );
+    assert_eq!(first[1], node);
+    assert_eq!(first[2], "timeout = 5");
+    assert_eq!(first[..3], first[3..], "{printed}");
+}
+
+#[test]
 fn where_interception_is_off_it_says_what_to_do() {
     let world = World::logged_in();
     let env = world.run(&["env"]);
