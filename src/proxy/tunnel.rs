@@ -33,6 +33,9 @@ use super::{Asked, Bearer, Proxy, StatusCode, echo, head, route};
 /// Bytes of each direction that are held here at the most: what one TLS record carries (RFC 8446 section 5.1).
 const BUFFER: usize = 16 << 10;
 
+/// How long nothing may move in a tunnel whose program has ended, longer than bytes stay on their way through this machine.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// What a client's connection becomes when it is no longer HTTP.
 #[derive(Debug)]
 pub enum Beyond {
@@ -187,9 +190,14 @@ impl Tunnel {
         self.exchange = Some(exchange);
     }
 
-    /// Carries bytes both ways until both sides have ended, one has broken off, or nothing has moved for too long.
-    /// `early` is what the client has sent right behind its request.
-    pub async fn carry(self, client: impl AsyncRead + AsyncWrite, early: Bytes) {
+    /// Carries bytes both ways until both sides have ended, one has broken off, or nothing has moved for too long, which is
+    /// not long once `leaving` has completed. `early` is what the client has sent right behind its request.
+    pub async fn carry(
+        self,
+        client: impl AsyncRead + AsyncWrite,
+        early: Bytes,
+        leaving: impl Future<Output = ()>,
+    ) {
         let counts = Counts::new(self.exchange.as_deref());
         let (from_client, to_client) = tokio::io::split(client);
         let (from_upstream, to_upstream) = tokio::io::split(self.far);
@@ -198,6 +206,7 @@ impl Tunnel {
             let down = counts.pass(from_upstream, to_client, &counts.down);
             tokio::select! {
                 ended = async { tokio::try_join!(up, down) } => ended.map(|_| ()).map_err(|_| None),
+                () = counts.last_words(leaving) => Err(Some("its program has ended".to_owned())),
                 () = counts.silent(self.bound) => Err(Some(format!("nothing moved for {:?} (timeouts.tunnel)", self.bound))),
             }
         };
@@ -259,6 +268,14 @@ impl Counts {
 
     fn moved(&self) {
         self.last.set(Instant::now());
+    }
+
+    /// Completes when `leaving` has, and what was under way has passed.
+    async fn last_words(&self, leaving: impl Future<Output = ()>) {
+        leaving.await;
+        // What was written just before may not have been read.
+        tokio::time::sleep(LAST_WORDS).await;
+        self.silent(LAST_WORDS).await;
     }
 
     /// Completes when nothing has moved for so long.

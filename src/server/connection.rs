@@ -58,6 +58,16 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
+    /// Completes when tunnels need not be carried on: those of one program that has ended, whose ends nobody else waits for.
+    async fn tunnels_end(&self) {
+        match &self.interception {
+            Some(interception) if interception.forwarding().is_private() => {
+                self.stop.cancelled().await;
+            }
+            _ => std::future::pending().await,
+        }
+    }
+
     /// The entrance for this connection: where the listener is at every address, the one that it was made to is a name
     /// of the proxy's too.
     pub(super) fn of(self: &Rc<Self>, accepted: &Accepted) -> Rc<Self> {
@@ -242,7 +252,10 @@ async fn leave_http(
     stream.leave_http();
     // Boxed: the connections of ordinary requests should not carry along what these need.
     match beyond.map(|beyond| *beyond) {
-        Some(Beyond::Tunnel(tunnel)) => Box::pin(tunnel.carry(stream, early)).await,
+        Some(Beyond::Tunnel(tunnel)) => {
+            let leaving = entrance.tunnels_end();
+            Box::pin(tunnel.carry(stream, early, leaving)).await;
+        }
         Some(Beyond::Intercepted(to)) => {
             Box::pin(intercepted::serve(stream, early, to, entrance)).await;
         }

@@ -82,6 +82,7 @@ pub struct Running {
     stop: CancellationToken,
     stop_background: CancellationToken,
     died: CancellationToken,
+    cut: CancellationToken,
 }
 
 /// Why the server did not start.
@@ -204,7 +205,7 @@ impl Server {
             refresher,
             ..
         } = self;
-        let (stop, stop_background, died) = Default::default();
+        let (stop, stop_background, died, cut) = Default::default();
         // Dropped in the opposite order where the start fails: the files while the sockets live.
         let Listeners {
             bound,
@@ -220,6 +221,7 @@ impl Server {
             stop,
             stop_background,
             died,
+            cut,
         };
         let bounds = Bounds {
             handshake: config.timeouts.handshake,
@@ -244,6 +246,7 @@ impl Server {
                 drain: config.timeouts.drain,
                 go: go.clone(),
                 stop: running.stop.child_token(),
+                cut: running.cut.clone(),
             };
             running.workers.push(
                 worker
@@ -299,6 +302,13 @@ impl Running {
     /// Waits until a part of the server ends by itself, which only a defect in it can cause.
     pub async fn died(&self) {
         self.died.cancelled().await;
+    }
+
+    /// What has [`Running::shutdown`] wait for requests no longer, when it is cancelled. A rotation under way is waited for
+    /// all the same.
+    #[must_use]
+    pub fn cut(&self) -> CancellationToken {
+        self.cut.clone()
     }
 
     /// Removes the files of unix sockets, stops accepting, waits for requests under way as long as `timeouts.drain` allows, then for a rotation under way.

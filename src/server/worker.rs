@@ -41,6 +41,8 @@ pub(super) struct Worker {
     /// those that start later.
     pub(super) go: CancellationToken,
     pub(super) stop: CancellationToken,
+    /// Told when what is still under way is not to be waited for.
+    pub(super) cut: CancellationToken,
 }
 
 impl Worker {
@@ -111,7 +113,10 @@ impl Worker {
         let drained = async {
             self.stop.cancelled().await;
             connections.close();
-            tokio::time::timeout(self.drain, connections.wait()).await
+            tokio::select! {
+                drained = tokio::time::timeout(self.drain, connections.wait()) => drained,
+                () = self.cut.cancelled() => Ok(()),
+            }
         };
         let drained = tokio::select! {
             drained = drained => drained,

@@ -50,7 +50,8 @@ Requests to other hosts pass untouched. LUCID_BASE_URL says where plain requests
 No running lucid-proxy is needed, and one that runs is not disturbed.
 
 Signals, terminal, standard streams and exit code are the program's own. When it ends, so does the way to
-Lucid: a program that it leaves in the background finds it closed; run that with serve and env instead.
+Lucid and every other host: a program that it leaves in the background finds it closed, after 5 s at the most for
+requests under way; run that with serve and env instead.
 
 Exit codes: the program's own (where a signal ended it, the same signal ends this one, which a shell shows as 128
 and its number), 126 it cannot be run, 127 there is no such program, 77 login needed (it was not run),
@@ -129,7 +130,7 @@ fn run_program(option: &ConfigOption, options: Options) -> Result<Ended, Failure
                 error: error.into(),
             }),
         };
-        finish(running);
+        finish(running, &mut signals).await;
         ended
     })
 }
@@ -143,9 +144,17 @@ async fn say_if_it_dies(running: &Running) -> Infallible {
     std::future::pending().await
 }
 
-fn finish(running: Running) {
+/// The program has ended, and what it has left behind may still ask for something. A signal is for nobody but us by now,
+/// and ends the wait for that; a rotation is waited for all the same.
+async fn finish(running: Running, signals: &mut PassedOn) {
+    let cut = running.cut();
+    let mut ended = tokio::task::spawn_blocking(move || running.shutdown());
+    tokio::select! {
+        _ = &mut ended => return,
+        () = signals.asked_to_end() => cut.cancel(),
+    }
     // What has died has been told of.
-    let _ = running.shutdown();
+    let _ = ended.await;
 }
 
 /// Only what must be known: standard error is the program's. `RUST_LOG` may be meant for that too, and is for this one

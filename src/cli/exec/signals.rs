@@ -27,6 +27,9 @@ const OTHERS: [Signal; 6] = [
     Signal::CONT,
 ];
 
+/// What asks a process to end.
+const TO_END: [Signal; 4] = [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP];
+
 /// What is to be passed on, as it comes.
 #[derive(Debug)]
 pub(super) struct PassedOn {
@@ -75,6 +78,20 @@ impl PassedOn {
             Poll::Pending
         })
         .await
+    }
+
+    /// Completes when a signal asks for the end, whoever sends it: there is no program any more that it could be for.
+    pub(super) async fn asked_to_end(&mut self) {
+        poll_fn(|cx| {
+            let came = self.arrivals.iter_mut().any(|(number, arrivals)| {
+                TO_END.contains(number) && arrivals.poll_recv(cx).is_ready()
+            });
+            match came {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -283,6 +284,70 @@ fn what_a_program_leaves_in_the_background_is_not_waited_for() {
         "it is as without us"
     );
     kill_process(left, Signal::KILL).expect("it runs");
+}
+
+/// A program that has left a request in the background, which nobody answers, and has ended.
+struct Left {
+    run: Run,
+    _asked: TcpStream,
+}
+
+/// `options` are curl's: whether it asks through a tunnel.
+fn ended_with_a_request_under_way(world: &World, options: &str) -> Left {
+    let host = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = host.local_addr().expect("an address");
+    let script = format!(
+        "curl -s --noproxy '' {options} --proxy $HTTPS_PROXY http://{address}/ > /dev/null 2>&1 & echo $$; read line; exit 3"
+    );
+    let mut exec = world.exec(&["--", "sh", "-c", &script]);
+    exec.stderr(Stdio::piped());
+    let mut run = Run::start(exec);
+    let program = Pid::from_raw(run.line().parse().expect("a number")).expect("a process");
+    let (mut asked, _) = host.accept().expect("a connection");
+    assert_eq!(asked.read(&mut [0; 1]).expect("a request"), 1);
+    run.say("end");
+    wait_until(|| state(program).is_none());
+    Left { run, _asked: asked }
+}
+
+impl Left {
+    /// The exit code, and what was said of what is left.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut errors = self.run.child.stderr.take().expect("piped");
+        let code = self.run.child.wait().expect("it was started").code();
+        let mut said = String::new();
+        errors.read_to_string(&mut said).expect("text");
+        (code, said)
+    }
+}
+
+const CUT: &str = "requests were still under way";
+
+#[test]
+fn a_request_that_is_left_behind_has_its_time_and_no_more() {
+    let mut world = World::logged_in();
+    world.tables = "[timeouts]\ndrain = \"200ms\"".to_owned();
+    let (code, said) = ended_with_a_request_under_way(&world, "").end();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains(CUT), "{said}");
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_requests_that_are_left_behind() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let world = World::logged_in();
+        let left = ended_with_a_request_under_way(&world, "");
+        left.run.signal(signal);
+        let (code, said) = left.end();
+        assert_eq!((code, said.as_str()), (Some(3), ""), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_tunnel_that_is_left_behind_is_not_waited_for() {
+    let world = World::logged_in();
+    let (code, said) = ended_with_a_request_under_way(&world, "--proxytunnel").end();
+    assert_eq!((code, said.as_str()), (Some(3), ""));
 }
 
 #[test]
