@@ -8,7 +8,8 @@ const KIB: u64 = 1 << 10;
 
 /// Less would refuse requests that every client sends.
 const LEAST_HEAD: u64 = KIB;
-/// Every connection may have as much kept before anything of it is looked at.
+/// Every connection may have as much kept before anything of it is looked at; one of HTTP/2 64 KiB more, from which it is
+/// told why it is refused.
 const MOST_HEAD: u64 = 256 * KIB;
 /// hyper takes no longer target.
 const LONGEST_TARGET: u64 = 65534;

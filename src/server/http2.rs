@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -99,16 +100,26 @@ fn excess<B>(request: &Request<B>, limits: HeadLimits) -> Option<Unservable> {
     (size(request) > limits.bytes).then_some(Unservable::HeadTooLarge(limits.bytes))
 }
 
-/// Bytes of the names and values of all fields, with 32 for each (RFC 9113 section 10.5.1). What the target is made of
-/// counts as one.
+/// Bytes of the names and values of all fields, with 32 for each, those of the method and the target too (RFC 9113
+/// sections 8.3.1 and 10.5.1).
 fn size<B>(request: &Request<B>) -> usize {
-    let target = request.uri().path_and_query();
-    let target = target.map_or(0, |target| ":path".len() + target.as_str().len() + 32);
+    let uri = request.uri();
+    let of_request = [
+        (":method", Some(request.method().as_str())),
+        (":scheme", uri.scheme_str()),
+        (":authority", uri.authority().map(Authority::as_str)),
+        (":path", uri.path_and_query().map(PathAndQuery::as_str)),
+    ];
+    let of_request = of_request
+        .iter()
+        .filter_map(|(name, value)| Some(of_field(name, value.as_ref()?.len())));
     let fields = request.headers().iter();
-    target
-        + fields
-            .map(|(name, value)| name.as_str().len() + value.len() + 32)
-            .sum::<usize>()
+    let fields = fields.map(|(name, value)| of_field(name.as_str(), value.len()));
+    of_request.sum::<usize>() + fields.sum::<usize>()
+}
+
+fn of_field(name: &str, value: usize) -> usize {
+    name.len() + value + 32
 }
 
 /// Gives each stream a task on this thread, which ends when the client does not take its content for too long.
@@ -166,7 +177,8 @@ mod tests {
             .header("x", "yz")
             .body(())
             .expect("a request");
-        let bytes = (5 + 6 + 32) + (1 + 1 + 32) + (1 + 2 + 32);
+        let of_request = (7 + 3 + 32) + (7 + 5 + 32) + (10 + 1 + 32) + (5 + 6 + 32);
+        let bytes = of_request + (1 + 1 + 32) + (1 + 2 + 32);
         let exact = HeadLimits {
             bytes,
             fields: 2,
@@ -191,6 +203,28 @@ mod tests {
             ),
         ] {
             assert_eq!(excess(&request, limits), Some(why));
+        }
+    }
+
+    #[test]
+    fn s07_the_method_and_the_authority_of_http_2_count_as_the_head_does() {
+        let limits = HeadLimits {
+            bytes: 1024,
+            fields: 10,
+            target: 100,
+        };
+        let long = "X".repeat(900);
+        for (length, why) in [
+            (800, None),
+            (900, Some(Unservable::HeadTooLarge(limits.bytes))),
+        ] {
+            let by_method = Request::builder().method(&long[..length]);
+            let by_method = by_method.uri("https://a/").body(());
+            let by_authority = Request::get(format!("https://{}/", &long[..length])).body(());
+            for request in [by_method, by_authority] {
+                let request = request.expect("a request");
+                assert_eq!(excess(&request, limits), why, "{length}");
+            }
         }
     }
 }

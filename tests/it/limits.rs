@@ -313,6 +313,10 @@ fn s07_over_http_2_a_head_has_the_same_limits() {
     let far_too_large = ask("/users", &[("x-long", &much)]);
     assert_eq!(far_too_large.status, 431);
     assert_eq!(far_too_large.text(), "");
+    let method = Method::from_bytes(long.as_bytes()).expect("a method");
+    let long_method = client.begin(method, "/users", &[], nothing()).answer();
+    assert_eq!(long_method.status, 431);
+    assert_eq!(long_method.json()["code"], "headersTooLarge");
     let too_many = ask("/users", &[("x", "y"); 21]);
     assert_eq!(too_many.status, 431);
     assert_eq!(too_many.json()["code"], "headersTooLarge");
