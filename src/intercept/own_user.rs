@@ -1,21 +1,39 @@
 //! Whether it is a program of this user that connects: what the system tells of the other end of a connection on this
 //! machine. Java can send no login to a proxy, and still nobody else is to use the one of a run.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 /// Whether this system tells. Where it does not, nobody is let in.
 pub const IS_TOLD: bool = cfg!(target_os = "linux");
 
-/// Whether the connection from `peer` to `local`, both of this machine, is held open by a process of this user.
-pub fn is_own(peer: SocketAddr, local: SocketAddr) -> bool {
+/// Whether the connection from `peer` to `local`, both of this machine, is held open by a process of this user. It reads
+/// what the system tells of all connections, which blocks.
+///
+/// # Errors
+///
+/// Where the system does not tell.
+pub fn is_own(peer: SocketAddr, local: SocketAddr) -> io::Result<bool> {
+    is_own_in(Path::new("/proc/net"), peer, local)
+}
+
+fn is_own_in(tables: &Path, peer: SocketAddr, local: SocketAddr) -> io::Result<bool> {
     let user = rustix::process::geteuid().as_raw();
     let is_in = |table, peer, local| {
-        std::fs::read_to_string(table).is_ok_and(|table| holder(&table, peer, local) == Some(user))
+        let table = std::fs::read_to_string(tables.join(table))?;
+        Ok::<_, io::Error>(holder(&table, peer, local) == Some(user))
     };
     // The other end has a line of its own, in which it is the local one. A program such as Java has IPv6 sockets for IPv4
     // too (RFC 4291 section 2.5.5.2).
-    (peer.is_ipv4() && is_in("/proc/net/tcp", peer, local))
-        || is_in("/proc/net/tcp6", mapped(peer), mapped(local))
+    if peer.is_ipv4() && is_in("tcp", peer, local)? {
+        return Ok(true);
+    }
+    match is_in("tcp6", mapped(peer), mapped(local)) {
+        // A system without IPv6 has no such table.
+        Err(error) if peer.is_ipv4() && error.kind() == io::ErrorKind::NotFound => Ok(false),
+        told => told,
+    }
 }
 
 fn mapped(address: SocketAddr) -> SocketAddr {
@@ -97,12 +115,25 @@ mod tests {
             let local = listener.local_addr().expect("an address");
             let client = TcpStream::connect((host, local.port())).expect("a connection");
             let (_accepted, peer) = listener.accept().expect("a connection");
-            assert!(is_own(peer, local), "{host}");
+            assert!(is_own(peer, local).expect("told"), "{host}");
             // Asked from the wrong side, it is the other socket; with a wrong port there is none.
             let other = SocketAddr::new(peer.ip(), peer.port() ^ 1);
-            assert!(!is_own(other, local));
+            assert!(!is_own(other, local).expect("told"));
             drop(client);
-            assert!(!is_own(peer, local), "nobody holds it any more");
+            let is_own = is_own(peer, local).expect("told");
+            assert!(!is_own, "nobody holds it any more");
         }
+    }
+
+    #[test]
+    fn where_the_system_does_not_tell_that_is_an_error_and_nobodys_connection_is_none() {
+        let tables = tempfile::tempdir().expect("a directory");
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let told = || is_own_in(tables.path(), at(1), at(2));
+        told().expect_err("no table is there");
+        std::fs::write(tables.path().join("tcp"), "no line\n").expect("written");
+        assert!(!told().expect("a system without IPv6"));
+        let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 1));
+        is_own_in(tables.path(), v6, v6).expect_err("no table of IPv6 is there");
     }
 }

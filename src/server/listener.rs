@@ -10,7 +10,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::{Scheme, from_this_machine};
-use crate::intercept::own_user;
 
 /// Where clients reach the server. Shown as `serve` prints it: `http://127.0.0.1:8118`, `unix:/run/proxy.sock`. One at every
 /// address is shown as this machine reaches it, for `0.0.0.0` is no name that is served.
@@ -98,15 +97,16 @@ impl Accepted {
         }
     }
 
-    /// Whether a process of this user holds the other end open, as far as the system tells.
-    pub(super) fn is_of_own_user(&self) -> bool {
+    /// The addresses of the other end and of this one; `None` for one that has none.
+    pub(super) fn ends(&self) -> Option<io::Result<(SocketAddr, SocketAddr)>> {
         match self {
-            Self::Tcp(tcp, _) => match (tcp.peer_addr(), tcp.local_addr()) {
-                (Ok(peer), Ok(local)) => own_user::is_own(peer, local),
-                _ => false,
-            },
-            // Its file is this user's.
-            Self::Unix(_) => true,
+            Self::Tcp(tcp, _) => {
+                let ends = tcp
+                    .peer_addr()
+                    .and_then(|peer| Ok((peer, tcp.local_addr()?)));
+                Some(ends)
+            }
+            Self::Unix(_) => None,
         }
     }
 

@@ -26,6 +26,7 @@ mod http2;
 mod intercepted;
 mod limits;
 mod listener;
+mod owner;
 mod patience;
 mod rewound;
 mod socket;

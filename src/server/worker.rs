@@ -16,6 +16,7 @@ use super::connection::{self, Bounds, Entrance};
 use super::intercepted::Interception;
 use super::limits::Limits;
 use super::listener::{Accepted, Endpoint, Listener};
+use super::owner;
 use crate::config;
 use crate::proxy::guard::Guard;
 use crate::proxy::reply;
@@ -172,15 +173,19 @@ async fn accept(listener: Listener, entrance: Rc<Entrance>) {
 
 /// Has a connection served, or refused where there is no room for it.
 fn take(accepted: Accepted, entrance: &Rc<Entrance>) {
-    if entrance.own_user && !accepted.is_of_own_user() {
-        tracing::warn!("a connection of another user was closed");
-        return;
-    }
     let full = match entrance.limits.admit(accepted.peer()) {
         Ok(place) => {
             let at = entrance.of(&accepted);
-            let connection = connection::serve(accepted, place, at);
-            entrance.tasks.spawn_local(connection);
+            match entrance.own_user {
+                false => entrance
+                    .tasks
+                    .spawn_local(connection::serve(accepted, place, at)),
+                true => entrance.tasks.spawn_local(async move {
+                    if owner::is_own(&accepted, &at).await {
+                        connection::serve(accepted, place, at).await;
+                    }
+                }),
+            };
             return;
         }
         Err(full) => full,
