@@ -28,6 +28,8 @@ pub struct Intercept {
     pub directory: PathBuf,
     /// Whether the listeners belong to one program that was started for them, and lead it everywhere. No file says so.
     pub private: bool,
+    /// Domains, in lower case, to which a program is not led, nor to what is below them. No file says so.
+    pub closed: Vec<String>,
 }
 
 /// Takes `[intercept]` out of the file. Without `hosts` there, it is Lucid's own names and that of the upstream.
@@ -50,6 +52,7 @@ pub(super) fn check<'a>(
         tunnels,
         directory: state_directory(environment),
         private: false,
+        closed: Vec::new(),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Forwarding {
     /// Lower case.
     hosts: Vec<String>,
     others: Others,
+    /// Domains, in lower case, to which nothing leads, nor to what is below them.
+    closed: Vec<String>,
     /// Whether all its connections are of the one user whose program it is for, so that no key is asked for.
     own_user: bool,
 }
@@ -73,6 +75,8 @@ pub enum Reason {
     Local,
     /// The host is intercepted on another port.
     OtherPort(String, u16),
+    /// The host is Lucid's, and this is the way to the stand-in for Lucid.
+    Real(String),
     /// The client asks in the clear for what it wants over TLS, which is its own to speak.
     TlsLeftToUs(Destination),
     /// Nobody has allowed the host.
@@ -95,7 +99,17 @@ impl Forwarding {
         Self {
             hosts,
             others,
+            closed: Vec::new(),
             own_user: false,
+        }
+    }
+
+    /// The same, but that nothing leads to these domains, given in lower case, nor to what is below them.
+    #[must_use]
+    pub fn closed_to(self, domains: Vec<String>) -> Self {
+        Self {
+            closed: domains,
+            ..self
         }
     }
 
@@ -138,6 +152,9 @@ impl Forwarding {
         if is_usual && self.intercepts(&destination.host) {
             return Decision::Intercept(destination.host);
         }
+        if self.is_closed_to(&destination.host) {
+            return Decision::Refuse(Reason::Real(destination.host));
+        }
         if form == Form::Secure {
             return Decision::Refuse(Reason::TlsLeftToUs(destination));
         }
@@ -148,6 +165,12 @@ impl Forwarding {
                 None => Decision::Pass(destination),
             },
         }
+    }
+
+    fn is_closed_to(&self, host: &str) -> bool {
+        let is_below = |above: &str| above.is_empty() || above.ends_with('.');
+        let mut closed = self.closed.iter();
+        closed.any(|domain| host.strip_suffix(domain.as_str()).is_some_and(is_below))
     }
 
     /// The first that can be said against it tells most.
@@ -332,6 +355,28 @@ mod tests {
         ] {
             let decision = decide(&private, Form::Connect, authority);
             assert_eq!(decision, Decision::Pass(to(host, port)));
+        }
+    }
+
+    #[test]
+    fn nothing_leads_to_what_is_closed_and_below_but_what_is_intercepted() {
+        let closed = Forwarding::new(hosts(), Others::All).closed_to(vec!["lucid.co".to_owned()]);
+        for (form, authority) in [
+            (Form::Connect, "users.Lucid.CO.:443"),
+            (Form::Connect, "lucid.co:443"),
+            (Form::Connect, "api.lucid.co:8443"),
+            (Form::Absolute, "lucid.co"),
+            (Form::Secure, "a.b.lucid.co"),
+        ] {
+            let decision = decide(&closed, form, authority);
+            let is_refused = matches!(decision, Decision::Refuse(Reason::Real(_)));
+            assert!(is_refused, "{authority}: {decision:?}");
+        }
+        let decision = decide(&closed, Form::Connect, "api.lucid.co:443");
+        assert_eq!(decision, Decision::Intercept("api.lucid.co".to_owned()));
+        for host in ["notlucid.co", "lucid.co.example", "users.lucid.app"] {
+            let decision = decide(&closed, Form::Connect, &format!("{host}:443"));
+            assert_eq!(decision, Decision::Pass(to(host, 443)));
         }
     }
 

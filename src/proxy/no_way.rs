@@ -51,6 +51,9 @@ impl Refusal {
             Reason::OtherPort(host, port) => Self::no_tunnel(format!(
                 "{host} is answered here as https://{host}, on port 443, and as http://{host}; port {port} is not"
             )),
+            Reason::Real(host) => Self::no_tunnel(format!(
+                "{host} is Lucid's own, and the stand-in has nothing of it: exec --sandbox leads to nothing real of Lucid's; run the program without --sandbox"
+            )),
             Reason::TlsLeftToUs(Destination { host, port }) => Self::no_tunnel(format!(
                 "https://{host} is reached through a tunnel alone; ask with CONNECT {host}:{port}, or reach {host} directly (NO_PROXY={host})"
             )),

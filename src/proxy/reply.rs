@@ -342,6 +342,7 @@ mod tests {
             Refusal::elsewhere(&Reason::Address),
             Refusal::elsewhere(&Reason::Local),
             Refusal::elsewhere(&Reason::OtherPort("a".to_owned(), 1)),
+            Refusal::elsewhere(&Reason::Real("a".to_owned())),
             Refusal::elsewhere(&Reason::NotAllowed(Destination {
                 host: "a".to_owned(),
                 port: 1,

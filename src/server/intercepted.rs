@@ -50,7 +50,8 @@ impl Interception {
             true => Others::All,
             false => Others::Named(config.tunnels.clone()),
         };
-        let forwarding = Forwarding::new(config.hosts.clone(), others);
+        let forwarding =
+            Forwarding::new(config.hosts.clone(), others).closed_to(config.closed.clone());
         Ok(Some(Arc::new(Self {
             forwarding: Arc::new(forwarding),
             authority: Mutex::new(authority),

@@ -35,6 +35,9 @@ use signals::PassedOn;
 /// What the program's client is called in the log.
 const CLIENT: &str = "exec";
 
+/// Lucid's own domains, which the stand-in stands for only in part.
+const LUCIDS: [&str; 4] = ["lucid.co", "lucid.app", "lucidgov.app", "lucidchart.com"];
+
 /// The program has ended: what its own children still ask for gets no more time than a person waits for a prompt.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -42,11 +45,12 @@ pub(super) const HELP: &str = "\
 Examples:
   lucid-proxy exec -- python3 report.py
   lucid-proxy exec -- sh -c 'curl https://api.lucid.co/users/me/profile'
-  lucid-proxy exec --sandbox -- node sync.js    (no account, no network, nothing real is touched)
+  lucid-proxy exec --sandbox -- node sync.js    (no account, nothing real of Lucid's is touched)
 
 The program is run with variables (HTTPS_PROXY, SSL_CERT_FILE, NODE_OPTIONS, JAVA_TOOL_OPTIONS and others) that
 lead its requests to api.lucid.co through a proxy on a random port, with a random key, for as long as it runs.
-Requests to other hosts pass untouched. LUCID_BASE_URL says where plain requests without any of that are taken.
+Tunnels to other hosts pass byte for byte; plain requests to them get a Via, and HTTP/1.1 without upgrades. With
+--sandbox, nothing leads to Lucid's other hosts. LUCID_BASE_URL says where plain requests without any of that are taken.
 No running lucid-proxy is needed, and one that runs is not disturbed.
 
 Signals, terminal, standard streams and exit code are the program's own. When it ends, so does the way to
@@ -195,7 +199,8 @@ fn configure(
     };
     let stand_in = Sandbox::start(([127, 0, 0, 1], 0).into(), behaviour)
         .context("the stand-in cannot listen on 127.0.0.1")?;
-    let config = sandbox::configure(&stand_in, &directory.path().join("state"))?;
+    let mut config = sandbox::configure(&stand_in, &directory.path().join("state"))?;
+    config.intercept.closed = LUCIDS.map(str::to_owned).to_vec();
     let record = sandbox::record(&stand_in.approve())?;
     Store::new(config.credential.store.clone()).write(&record)?;
     Ok((config, Some(stand_in)))

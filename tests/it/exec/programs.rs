@@ -32,6 +32,19 @@ fn curl_and_python_reach_the_stand_in_without_an_account() {
 }
 
 #[test]
+fn with_the_stand_in_nothing_leads_to_lucids_other_hosts() {
+    let host = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let other = host.local_addr().expect("an address");
+    let script = format!(
+        "for host in https://users.lucid.app https://lucid.co https://api.lucidgov.app http://lucid.app; do
+            curl -s -o /dev/null -w '%{{http_connect}}%{{http_code}} ' $host/; done; \
+        curl -s --noproxy '' --proxytunnel --max-time 1 -o /dev/null -w '%{{http_connect}}' http://{other}/; true"
+    );
+    let seen = in_sandbox(&World::new(), &["sh", "-c", &script]);
+    assert_eq!(seen, "403000 403000 403000 000403 200");
+}
+
+#[test]
 fn a_token_that_dies_in_the_middle_is_not_noticed() {
     let world = World::logged_in();
     let script = format!(
