@@ -217,15 +217,15 @@ pub(super) async fn serve_http1(stream: Stream, entrance: &Entrance, activity: &
         http1.max_headers(entrance.limits.head.fields);
     }
     let connection = http1
-        // A client that has sent all it has to say may say so and still wants its answer. One that has left in order looks
-        // the same: its request goes on until the answer has nowhere to go. As nothing is read meanwhile, a reset is
-        // looked for by the watch.
+        // A client that has sent all it has to say may say so and still wants its answer. Over TCP one that has left in
+        // order looks the same: its request goes on until the answer has nowhere to go. As nothing is read meanwhile, the
+        // watch looks for a client that has left in another way.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = WrittenOut::new(connection, wire.clone());
     let ended = Watch::new(entrance, activity, &wire)
         .reading_first()
-        .for_a_reset(peer)
+        .while_there_is(peer)
         .over(Pin::new(&mut connection), |connection| {
             connection.get_pin_mut().graceful_shutdown();
         })
@@ -321,8 +321,8 @@ enum Due {
     Idle,
     /// All connections are to end.
     Stop,
-    /// The client has reset it.
-    Reset,
+    /// The client has left.
+    Left,
 }
 
 impl<'a> Watch<'a> {
@@ -348,8 +348,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The connection is given up as soon as the client resets it, whatever is under way.
-    pub(super) fn for_a_reset(self, peer: Peer) -> Self {
+    /// The connection is given up as soon as the client is known to have left, whatever is under way.
+    pub(super) fn while_there_is(self, peer: Peer) -> Self {
         let peer = Some(peer);
         Self { peer, ..self }
     }
@@ -371,12 +371,12 @@ impl<'a> Watch<'a> {
         end: impl FnOnce(Pin<&mut C>),
     ) -> Option<C::Output> {
         // Of these, nothing is to be done each time that bytes come and go, only when it is their turn.
-        let mut due = FuturesUnordered::from_iter([self.due(Due::Idle), self.due(Due::Reset)]);
+        let mut due = FuturesUnordered::from_iter([self.due(Due::Idle), self.due(Due::Left)]);
         let idle = tokio::select! {
             biased;
             ended = connection.as_mut() => return Some(ended),
             due = due.select_next_some() => match due {
-                Due::Reset => return None,
+                Due::Left => return None,
                 due => due == Due::Idle,
             }
         };
@@ -406,8 +406,8 @@ impl<'a> Watch<'a> {
     /// Completes when one of these is so: this, or, beside the first, that all connections are to end.
     async fn due(&self, what: Due) -> Due {
         match (what, &self.peer) {
-            (Due::Reset, Some(peer)) => peer.reset().await,
-            (Due::Reset, None) => std::future::pending().await,
+            (Due::Left, Some(peer)) => peer.left().await,
+            (Due::Left, None) => std::future::pending().await,
             _ => tokio::select! {
                 biased;
                 () = self.idle() => {}

@@ -63,6 +63,45 @@ pub(super) trait Handle: AsFd + Sized {
     }
 }
 
+/// Completes when nobody is at the other end of a unix socket any more. Of these, other than of TCP, the system tells
+/// whether a client has ended its side only, or has closed all of it.
+pub(super) async fn closed(unix: &UnixStream) {
+    if both_ways(unix).await.is_err() {
+        unix.reset().await;
+    }
+}
+
+/// Completes when neither side sends any more.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+async fn both_ways(unix: &UnixStream) -> io::Result<()> {
+    // Priority stands for the end of the client's side without what can be read before it.
+    const END: Interest = Interest::PRIORITY.add(Interest::ERROR);
+    loop {
+        let ready = unix.ready(END).await?;
+        if ready.is_error() {
+            return Ok(());
+        }
+        if ready.is_read_closed() {
+            break;
+        }
+        unix.forget(Interest::PRIORITY);
+    }
+    // Whoever writes must not miss that there is room, which is said only once. So what is waited for is a handle of its
+    // own, which few need: clients have rarely ended their side before they have the answer.
+    let handle = std::os::unix::net::UnixStream::from(unix.as_fd().try_clone_to_owned()?);
+    let handle = UnixStream::from_std(handle)?;
+    while !handle.ready(Interest::WRITABLE).await?.is_write_closed() {
+        handle.forget(Interest::WRITABLE);
+    }
+    Ok(())
+}
+
+/// Here the system's word for it is not known.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+async fn both_ways(_: &UnixStream) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Whether the system tells of what comes after all was read, even where that was not seen by a read that got nothing.
 const TELLS_OF_MORE: bool = cfg!(any(
     target_os = "linux",

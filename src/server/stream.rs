@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::framing::Framing;
-use super::handle::Handle;
+use super::handle::{self, Handle};
 use super::rewound::Rewound;
 use super::socket::{Socket, Wire};
 use crate::config::HeadLimits;
@@ -44,11 +44,11 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    /// Completes when the client has reset the connection, or has been lost.
-    pub(super) async fn reset(&self) {
+    /// Completes when the client has left, as far as the system tells: reset the connection, or closed a unix socket.
+    pub(super) async fn left(&self) {
         match self {
             Self::Tcp(tcp) => tcp.reset().await,
-            Self::Unix(unix) => unix.reset().await,
+            Self::Unix(unix) => handle::closed(unix).await,
         }
     }
 }

@@ -123,3 +123,42 @@ fn s07_over_tls_a_reset_is_seen_too() {
     assert_room_soon(&mut other);
     assert!(connection.is_closed(), "nobody waits for its answer");
 }
+
+/// Elsewhere such a client looks like one that still waits.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[test]
+fn s07_a_client_that_has_closed_its_unix_socket_gives_its_place_up_at_once() {
+    use std::io::Read;
+    use std::net::Shutdown;
+
+    const FROM_UNIX: &[u8] = b"GET /silent HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (upstream, mut world) = world();
+    let serving = world.serve_on("[\"127.0.0.1:0\", \"unix:proxy.sock\"]");
+    let mut other = serving.connect();
+    for ends_its_side_before in [false, true] {
+        let mut client = world.connect_unix();
+        client.write_all(FROM_UNIX).expect("sent");
+        let mut connection = upstream.accept();
+        connection.request();
+        if ends_its_side_before {
+            client.shutdown(Shutdown::Write).expect("it is open");
+        }
+        assert!(!has_room(&mut other), "it is under way");
+        drop(client);
+        assert_room_soon(&mut other);
+        assert!(connection.is_closed(), "nobody waits for its answer");
+    }
+    // Positive control: one that has ended its side only gets its answer.
+    let mut client = world.connect_unix();
+    client.write_all(FROM_UNIX).expect("sent");
+    client.shutdown(Shutdown::Write).expect("it is open");
+    let mut connection = upstream.accept();
+    connection.request();
+    assert!(!has_room(&mut other), "it is under way");
+    connection.send(OK);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    assert_room_soon(&mut other);
+}
