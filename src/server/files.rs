@@ -34,8 +34,8 @@ pub(super) fn room(limits: &config::Limits) -> Room {
     let room = that_fits(files, wanted);
     if room != wanted {
         let text = format!(
-            "{} of {} connections (limits.connections) and {} of {} requests (limits.requests) are taken: no more than {files} files may be open (ulimit -Hn, LimitNOFILE= of systemd)",
-            room.connections, wanted.connections, room.requests, wanted.requests,
+            "no more than {} are accepted at a time: no more than {files} files may be open (ulimit -Hn, LimitNOFILE= of systemd)",
+            lowered(room, wanted)
         );
         // Nobody has asked for the usual ones.
         let usual = config::Limits::default();
@@ -45,6 +45,21 @@ pub(super) fn room(limits: &config::Limits) -> Room {
         }
     }
     room
+}
+
+/// Those limits of which less than is wanted fits.
+fn lowered(room: Room, wanted: Room) -> String {
+    let lowered = [
+        ("connections", room.connections, wanted.connections),
+        ("requests", room.requests, wanted.requests),
+    ];
+    let lowered = lowered
+        .into_iter()
+        .filter(|(_, room, wanted)| room < wanted);
+    let lowered: Vec<_> = lowered
+        .map(|(name, room, wanted)| format!("{room} {name} (limits.{name} is {wanted})"))
+        .collect();
+    lowered.join(" and ")
 }
 
 /// How many files this process may open from now on: as many as it is allowed to allow itself. `None` for no limit.
@@ -98,6 +113,20 @@ mod tests {
         };
         let room = that_fits(files, wanted);
         (room.connections, room.requests)
+    }
+
+    #[test]
+    fn s07_of_what_does_not_fit_only_what_was_lowered_is_told() {
+        let room = |connections, requests| Room {
+            connections,
+            requests,
+        };
+        let wanted = room(20, 10);
+        let both =
+            "8 connections (limits.connections is 20) and 9 requests (limits.requests is 10)";
+        assert_eq!(lowered(room(8, 9), wanted), both);
+        let one = "8 connections (limits.connections is 20)";
+        assert_eq!(lowered(room(8, 10), wanted), one);
     }
 
     #[test]

@@ -404,7 +404,7 @@ fn s07_more_connections_than_files_may_be_open_are_not_promised() {
     let world = limited("connections = 2000");
     let serving = serve_with_files(&world, "-n 1024");
     serving.wait_for_log(
-        "192 of 2000 connections (limits.connections) and 192 of 4096 requests (limits.requests) are taken: no more than 1024 files may be open",
+        "no more than 192 connections (limits.connections is 2000) and 192 requests (limits.requests is 4096) are accepted at a time: no more than 1024 files may be open",
     );
     assert_eq!(serving.get("/users").status, 200);
     serving.signal(Signal::TERM);
