@@ -7,9 +7,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config;
 
-/// Files for what is neither a connection of a client nor a request: listening sockets, runtimes, the token file, what a
-/// refresh needs, and clients that are told that there is no room.
+/// Files for what is neither a connection of a client nor a request, at least: listening sockets, runtimes, the token file,
+/// what a refresh needs, and clients that are told that there is no room.
 const RESERVE: u64 = 256;
+/// Those of them that are not a worker's.
+const FOR_ALL: u64 = 192;
+/// Those of one worker's runtime, beside its handles on the listening sockets.
+const PER_WORKER: u64 = 5;
 /// The client's socket, and upstream's where it has become a WebSocket.
 const PER_CONNECTION: u64 = 2;
 /// A connection to upstream, and the temporary file in which the content is recorded.
@@ -22,8 +26,9 @@ pub(super) struct Room {
     pub(super) requests: usize,
 }
 
-/// As many as are configured, or as many as the system allows this process to open files for, which is said.
-pub(super) fn room(limits: &config::Limits) -> Room {
+/// As many as are configured, or as many as the system allows this process to open files for beside so many workers with
+/// so many listening sockets, which is said.
+pub(super) fn room(limits: &config::Limits, workers: usize, listeners: usize) -> Room {
     let wanted = Room {
         connections: limits.connections,
         requests: limits.requests,
@@ -31,7 +36,7 @@ pub(super) fn room(limits: &config::Limits) -> Room {
     let Some(files) = raise_limit() else {
         return wanted;
     };
-    let room = that_fits(files, wanted);
+    let room = that_fits(files, reserve(workers, listeners), wanted);
     if room != wanted {
         let text = format!(
             "no more than {} are accepted at a time: no more than {files} files may be open (ulimit -Hn, LimitNOFILE= of systemd)",
@@ -79,10 +84,18 @@ fn raise_limit() -> Option<u64> {
     }
 }
 
-/// What of `wanted` fits where so many files may be open. Connections and requests have half of them each, or what the
+/// Files for everything else.
+fn reserve(workers: usize, listeners: usize) -> u64 {
+    let number = |number| u64::try_from(number).unwrap_or(u64::MAX);
+    let of_worker = number(listeners).saturating_add(PER_WORKER);
+    let of_workers = number(workers).saturating_mul(of_worker);
+    RESERVE.max(FOR_ALL.saturating_add(of_workers))
+}
+
+/// What of `wanted` fits where so many files may be open, so many of which are for everything else. Connections and requests have half of them each, or what the
 /// others leave; one of each is always taken.
-fn that_fits(files: u64, wanted: Room) -> Room {
-    let free = files - RESERVE.min(files / 2);
+fn that_fits(files: u64, reserve: u64, wanted: Room) -> Room {
+    let free = files - reserve.min(files / 2);
     let as_wanted = |number: usize, files_for_one| {
         let number = u64::try_from(number).unwrap_or(u64::MAX);
         number.saturating_mul(files_for_one)
@@ -111,7 +124,7 @@ mod tests {
             connections,
             requests,
         };
-        let room = that_fits(files, wanted);
+        let room = that_fits(files, RESERVE, wanted);
         (room.connections, room.requests)
     }
 
@@ -143,6 +156,19 @@ mod tests {
         assert_eq!(fit(1 << 20, 16_384, 4096), (16_384, 4096));
         // There would be nothing to do otherwise.
         assert_eq!(fit(0, 10, 10), (1, 1));
+    }
+
+    #[test]
+    fn s07_many_workers_have_files_of_their_own() {
+        assert_eq!(reserve(2, 1), RESERVE);
+        assert_eq!(reserve(64, 3), 192 + 64 * 8);
+        assert_eq!(reserve(usize::MAX, usize::MAX), u64::MAX);
+        let wanted = Room {
+            connections: 16_384,
+            requests: 10,
+        };
+        assert_eq!(that_fits(4096, reserve(64, 3), wanted).connections, 1686);
+        assert_eq!(that_fits(4096, u64::MAX, wanted).connections, 1014);
     }
 
     proptest! {

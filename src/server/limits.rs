@@ -84,9 +84,9 @@ impl From<Full> for Refusal {
 }
 
 impl Limits {
-    /// As configured, less where the system allows fewer files, which is said.
-    pub(super) fn new(limits: &config::Limits) -> Arc<Self> {
-        let room = files::room(limits);
+    /// As configured, less where the system allows fewer files beside those of the workers, which is said.
+    pub(super) fn new(limits: &config::Limits, workers: usize, listeners: usize) -> Arc<Self> {
+        let room = files::room(limits, workers, listeners);
         Self::with(config::Limits {
             connections: room.connections,
             requests: room.requests,

@@ -231,7 +231,7 @@ impl Server {
             body: config.timeouts.body,
             linger: config.timeouts.linger,
         };
-        let limits = Limits::new(&config.limits);
+        let limits = Limits::new(&config.limits, config.workers, bound.len());
         let go = CancellationToken::new();
         for index in 0..config.workers {
             let bound = bound.iter().map(Bound::try_clone);
