@@ -1,6 +1,9 @@
 //! A socket that more than one may have in hand: one reads and writes, another waits for what becomes of it.
 //!
-//! tokio lends what reads and writes to one at a time. What is here does the same with the same system calls.
+//! tokio lends what reads and writes to one at a time. What is here does the same with nearly the same system calls: after
+//! a write that found too little room it asks once more, where tokio knows. That there is more to read is forgotten after
+//! the read, where tokio looks before it for what has come since. Nothing is lost by that, as nothing comes in between:
+//! each worker's runtime has one thread, which hears of the system only when no task runs.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
