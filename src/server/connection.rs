@@ -88,9 +88,7 @@ impl Entrance {
     pub(super) fn overloaded(&self, fits: bool) -> Option<Unservable> {
         (!fits).then(|| Unservable::Overloaded(self.limits.in_flight.most()))
     }
-}
 
-impl Entrance {
     /// The same for what comes through a tunnel of `client` to `host`, if that is intercepted.
     pub(super) fn inside(&self, host: &str, client: Option<Arc<Client>>) -> Self {
         Self {
