@@ -150,6 +150,7 @@ pub(super) async fn serve(accepted: Accepted, _place: Place, entrance: Rc<Entran
         }
         (_, io) => serve_http1(Stream::new(io, wire), &entrance, &activity).await,
     }
+    tracing::trace!("the connection of a client has ended");
 }
 
 async fn serve_tls(

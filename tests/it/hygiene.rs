@@ -386,7 +386,14 @@ fn s06_a_whole_life_at_trace_level_shows_no_secret() {
         posted >= 2,
         "the token endpoint saw what is looked for: {counts:?}"
     );
-    for part in ["DEBUG", "token rotated", "401", REPEATED, "login needed"] {
+    for part in [
+        "the connection of a client has ended",
+        "DEBUG",
+        "token rotated",
+        "401",
+        REPEATED,
+        "login needed",
+    ] {
         assert!(life.log.contains(part), "the log is there: {part}");
     }
     life.assert_clean();
