@@ -541,6 +541,7 @@ fn f12_a_client_that_does_not_shake_hands_in_time_is_let_go() {
     let (_world, serving) = serve("[timeouts]\nhandshake = \"200ms\"\n");
     for begun in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
         let mut tcp = tunnel(serving.address, "");
+    serving.wait_for_log("a client left the tunnel to api.lucid.co in order");
         tcp.write_all(begun).expect("sent");
         assert!(has_ended(tcp.read(&mut [0])), "{begun:?}");
     }
@@ -561,7 +562,11 @@ fn f12_a_client_that_asks_for_nothing_inside_is_let_go() {
 
 #[test]
 fn s08_nonsense_inside_harms_nobody() {
-    let (world, serving) = serve("");
+    let mut world = World::logged_in();
+    world.tables = ENABLED.to_owned();
+    let serving = world.serve_with(|command| {
+        command.env("RUST_LOG", "lucid_proxy=debug");
+    });
     for nonsense in [
         &b"\x16\x03\x01\x00\x05hello"[..],
         b"\0\0\0\0",
