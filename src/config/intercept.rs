@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::raw::{Found, Source, Table};
-use super::{Environment, Origin, state_directory};
+use super::{Environment, Origin, Scheme, state_directory};
 
 /// The names of Lucid's API.
 pub(crate) const LUCID: [&str; 2] = ["api.lucid.co", "api.lucid.app"];
@@ -22,6 +22,8 @@ pub struct Intercept {
     pub enabled: bool,
     /// Hosts whose requests are served by this proxy, lower case, each once: names, never addresses.
     pub hosts: Vec<String>,
+    /// Name and port of the upstream, where it is one of the hosts and is not on the usual port of `https`.
+    pub other_port: Option<(String, u16)>,
     /// Where else clients of shared listeners may go, byte for byte: names in lower case, and ports.
     pub tunnels: Vec<(String, u16)>,
     /// Where the local certificate authority is kept.
@@ -48,12 +50,19 @@ pub(super) fn check<'a>(
     table.finish(source);
     Intercept {
         enabled,
+        other_port: other_port(upstream, &hosts),
         hosts,
         tunnels,
         directory: state_directory(environment),
         private: false,
         closed: Vec::new(),
     }
+}
+
+fn other_port(upstream: &Origin, hosts: &[String]) -> Option<(String, u16)> {
+    let is_other = upstream.port != Scheme::Https.default_port();
+    let is_such = upstream.scheme == Scheme::Https && is_other && hosts.contains(&upstream.host);
+    is_such.then(|| (upstream.host.clone(), upstream.port))
 }
 
 fn usual_hosts(upstream: &Origin) -> Vec<String> {

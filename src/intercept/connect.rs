@@ -15,6 +15,8 @@ const SSH: u16 = 22;
 pub struct Forwarding {
     /// Lower case.
     hosts: Vec<String>,
+    /// One of them with a port that is not the usual one, where it is intercepted too.
+    other_port: Option<(String, u16)>,
     others: Others,
     /// Domains, in lower case, to which nothing leads, nor to what is below them.
     closed: Vec<String>,
@@ -45,8 +47,8 @@ pub enum Form {
 /// What is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The client is answered as this host, in lower case.
-    Intercept(String),
+    /// The client is answered as this host.
+    Intercept(Destination),
     /// It gets to the host itself.
     Pass(Destination),
     /// Neither.
@@ -98,6 +100,7 @@ impl Forwarding {
     pub fn new(hosts: Vec<String>, others: Others) -> Self {
         Self {
             hosts,
+            other_port: None,
             others,
             closed: Vec::new(),
             own_user: false,
@@ -111,6 +114,12 @@ impl Forwarding {
             closed: domains,
             ..self
         }
+    }
+
+    /// The same which also intercepts one of the hosts on this port, over TLS.
+    #[must_use]
+    pub fn with_port(self, other_port: Option<(String, u16)>) -> Self {
+        Self { other_port, ..self }
     }
 
     /// Whether every host may be reached, by a program that the listener belongs to.
@@ -149,8 +158,9 @@ impl Forwarding {
             return Decision::Refuse(Reason::Malformed);
         };
         let is_usual = destination.port == form.usual_port();
-        if is_usual && self.intercepts(&destination.host) {
-            return Decision::Intercept(destination.host);
+        let is_ours = is_usual && self.intercepts(&destination.host);
+        if is_ours || (form != Form::Absolute && self.is_on_other_port(&destination)) {
+            return Decision::Intercept(destination);
         }
         if self.is_closed_to(&destination.host) {
             return Decision::Refuse(Reason::Real(destination.host));
@@ -171,6 +181,11 @@ impl Forwarding {
         let is_below = |above: &str| above.is_empty() || above.ends_with('.');
         let mut closed = self.closed.iter();
         closed.any(|domain| host.strip_suffix(domain.as_str()).is_some_and(is_below))
+    }
+
+    fn is_on_other_port(&self, to: &Destination) -> bool {
+        let other = self.other_port.as_ref();
+        other.is_some_and(|(host, port)| *host == to.host && *port == to.port)
     }
 
     /// The first that can be said against it tells most.
@@ -275,10 +290,10 @@ mod tests {
     #[test]
     fn the_hosts_of_upstream_are_intercepted_on_their_usual_port_however_they_are_written() {
         for forwarding in [shared(), Forwarding::new(hosts(), Others::All)] {
-            let intercepted = |form, authority: &str| {
+            let intercepted = |form: Form, authority: &str| {
                 assert_eq!(
                     decide(&forwarding, form, authority),
-                    Decision::Intercept("api.lucid.co".to_owned()),
+                    Decision::Intercept(to("api.lucid.co", form.usual_port())),
                     "{authority}"
                 );
             };
@@ -298,6 +313,28 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn an_upstream_on_another_port_is_intercepted_there_and_no_other_host_is() {
+        let port = Some(("api.lucid.co".to_owned(), 8443));
+        let forwarding = shared().with_port(port);
+        let decided = |form, authority| decide(&forwarding, form, authority);
+        let there = Decision::Intercept(to("api.lucid.co", 8443));
+        assert_eq!(decided(Form::Connect, "API.lucid.co.:8443"), there);
+        assert_eq!(decided(Form::Secure, "api.lucid.co:8443"), there);
+        let usual = Decision::Intercept(to("api.lucid.co", 443));
+        assert_eq!(decided(Form::Connect, "api.lucid.co:443"), usual);
+        for (form, authority) in [
+            (Form::Absolute, "api.lucid.co:8443"),
+            (Form::Connect, "api.lucid.app:8443"),
+            (Form::Connect, "api.lucid.co:8444"),
+        ] {
+            let decision = decided(form, authority);
+            assert!(matches!(decision, Decision::Refuse(_)), "{authority}");
+        }
+        let without = decide(&shared(), Form::Connect, "api.lucid.co:8443");
+        assert!(matches!(without, Decision::Refuse(_)), "a positive control");
     }
 
     #[test]
@@ -373,7 +410,7 @@ mod tests {
             assert!(is_refused, "{authority}: {decision:?}");
         }
         let decision = decide(&closed, Form::Connect, "api.lucid.co:443");
-        assert_eq!(decision, Decision::Intercept("api.lucid.co".to_owned()));
+        assert_eq!(decision, Decision::Intercept(to("api.lucid.co", 443)));
         for host in ["notlucid.co", "lucid.co.example", "users.lucid.app"] {
             let decision = decide(&closed, Form::Connect, &format!("{host}:443"));
             assert_eq!(decision, Decision::Pass(to(host, 443)));

@@ -56,8 +56,8 @@ impl Proxy {
         let decision = decide(forwarding, form, head, body)?;
         match (decision, form) {
             (Decision::Refuse(reason), _) => Err(Refusal::elsewhere(&reason)),
-            (Decision::Intercept(host), Form::Connect) => {
-                let intercepted = Intercepted { host, client };
+            (Decision::Intercept(Destination { host, port }), Form::Connect) => {
+                let intercepted = Intercepted { host, port, client };
                 Ok(opened(Beyond::Intercepted(intercepted)))
             }
             (Decision::Intercept(_), Form::Absolute | Form::Secure) => {

@@ -138,18 +138,18 @@ impl Guard {
         Self { role, ..self }
     }
 
-    /// A guard for a connection through this listener on which the client believes to speak to `host`, with the same pages.
+    /// A guard for a connection through this listener on which the client believes to speak to `host` on `port`, with the same pages.
     #[must_use]
-    pub fn of_intercepted(&self, host: &str, client: Option<Arc<Client>>) -> Self {
-        let port = Scheme::Https.default_port();
+    pub fn of_intercepted(&self, host: &str, port: u16, client: Option<Arc<Client>>) -> Self {
+        let is_usual = port == Scheme::Https.default_port();
         Self {
             // With a dot behind it, the name says that it is complete, and is the same.
-            hosts: vec![
-                host.to_owned(),
-                format!("{host}:{port}"),
-                format!("{host}."),
-                format!("{host}.:{port}"),
-            ],
+            hosts: [host.to_owned(), format!("{host}.")]
+                .into_iter()
+                .flat_map(|name| [format!("{name}:{port}"), name])
+                // Without a port, a name means the usual one (RFC 9110 section 4.2.2).
+                .filter(|name| is_usual || name.contains(':'))
+                .collect(),
             origins: self.origins.clone(),
             scheme: Scheme::Https,
             is_everywhere: false,

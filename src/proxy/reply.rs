@@ -167,9 +167,9 @@ impl Refusal {
     }
 
     /// The same inside of a tunnel.
-    pub(crate) fn plain_inside(host: &str) -> Self {
+    pub(crate) fn plain_inside(host: &str, port: u16) -> Self {
         Self::bad_request(&format!(
-            "CONNECT {host}:443 leads to TLS: begin the address with https://, or ask the proxy for http://{host} without CONNECT"
+            "CONNECT {host}:{port} leads to TLS: begin the address with https://, or ask the proxy for http://{host} without CONNECT"
         ))
     }
 
@@ -348,7 +348,7 @@ mod tests {
                 port: 1,
             })),
             Refusal::proxy_key_required(),
-            Refusal::plain_inside("a"),
+            Refusal::plain_inside("a", 443),
             Refusal::oauth_endpoint(),
             Refusal::unknown_oauth_endpoint(),
             Refusal::client_key_required(),

@@ -50,6 +50,8 @@ pub enum Beyond {
 pub struct Intercepted {
     /// The host that it asked for, in lower case.
     pub host: String,
+    /// Its port.
+    pub port: u16,
     /// `None` where clients have no keys.
     pub client: Option<Arc<Client>>,
 }

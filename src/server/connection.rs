@@ -89,11 +89,11 @@ impl Entrance {
         (!fits).then(|| Unservable::Overloaded(self.limits.in_flight.most()))
     }
 
-    /// The same for what comes through a tunnel of `client` to `host`, if that is intercepted.
-    pub(super) fn inside(&self, host: &str, client: Option<Arc<Client>>) -> Self {
+    /// The same for what comes through a tunnel of `client` to `host` and `port`, if that is intercepted.
+    pub(super) fn inside(&self, host: &str, port: u16, client: Option<Arc<Client>>) -> Self {
         Self {
             proxy: self.proxy.clone(),
-            guard: self.guard.of_intercepted(host, client),
+            guard: self.guard.of_intercepted(host, port, client),
             tls: None,
             interception: None,
             own_user: self.own_user,

@@ -50,8 +50,9 @@ impl Interception {
             true => Others::All,
             false => Others::Named(config.tunnels.clone()),
         };
-        let forwarding =
-            Forwarding::new(config.hosts.clone(), others).closed_to(config.closed.clone());
+        let forwarding = Forwarding::new(config.hosts.clone(), others)
+            .closed_to(config.closed.clone())
+            .with_port(config.other_port.clone());
         Ok(Some(Arc::new(Self {
             forwarding: Arc::new(forwarding),
             authority: Mutex::new(authority),
@@ -116,12 +117,12 @@ pub(super) async fn serve(
     let Some(interception) = &entrance.interception else {
         return;
     };
-    let Intercepted { host, client } = intercepted;
+    let Intercepted { host, port, client } = intercepted;
     let wire = stream.wire();
     wire.begin_again();
     let activity = Activity::new(&entrance.limits.in_flight);
     let begun_at = Instant::now();
-    let inside = Rc::new(entrance.inside(&host, client));
+    let inside = Rc::new(entrance.inside(&host, port, client));
     let beginning = tokio::time::timeout(
         entrance.bounds.handshake,
         begin(stream, early, interception, &host),
@@ -150,8 +151,8 @@ pub(super) async fn serve(
             }
         }
         Ok(Some(Begun::Plain(plain))) => {
-            tracing::warn!("a client spoke plain HTTP where CONNECT to {host}:443 leads to TLS");
-            let refusal = Refusal::plain_inside(&host);
+            tracing::warn!("a client spoke plain HTTP where CONNECT to {host}:{port} leads to TLS");
+            let refusal = Refusal::plain_inside(&host, port);
             refuse_plain(*plain, &wire, &inside, &activity, refusal).await;
         }
         Ok(None) => {}

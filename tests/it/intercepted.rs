@@ -52,10 +52,15 @@ fn trusting(world: &World, protocols: &[&str]) -> ClientConfig {
 
 /// A connection that was told to lead to Lucid.
 fn tunnel(address: SocketAddr, fields: &str) -> TcpStream {
+    tunnel_to(443, address, fields)
+}
+
+/// The same to this port.
+fn tunnel_to(port: u16, address: SocketAddr, fields: &str) -> TcpStream {
     let mut tcp = TcpStream::connect(address).expect("a connection");
     tcp.set_read_timeout(Some(SOON)).expect("a timeout");
     tcp.set_nodelay(true).expect("no delay");
-    let head = format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n{fields}\r\n");
+    let head = format!("CONNECT {HOST}:{port} HTTP/1.1\r\nHost: {HOST}:{port}\r\n{fields}\r\n");
     tcp.write_all(head.as_bytes()).expect("sent");
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -417,6 +422,43 @@ fn plain_http_inside_is_told_what_to_do() {
 }
 
 #[test]
+fn an_upstream_on_another_port_is_intercepted_on_that_too() {
+    let mut world = World::logged_in();
+    let front = TlsFront::named(HOST, world.sandbox.address());
+    let company = ConnectProxy::start(front.address);
+    front.write_bundle(&world.directory.path().join("lucid.pem"));
+    world.upstream = format!("https://{HOST}:8443");
+    world.upstream_keys = format!("ca_file = \"lucid.pem\"\nproxy = \"{}\"\n", company.url(""));
+    world.tables = ENABLED.to_owned();
+    let origin = Some(world.upstream.clone());
+    world
+        .sandbox
+        .change(|behaviour| behaviour.public_origin = origin);
+    let serving = world.serve();
+    let answer = |port, host: &str| {
+        let tcp = tunnel_to(port, serving.address, "");
+        let tls = shake_hands(tcp, trusting(&world, &["http/1.1"]), HOST);
+        let mut client = tls.expect("a handshake");
+        let head =
+            format!("GET /users/me/profile HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        client.write_all(head.as_bytes()).expect("sent");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("an end in order");
+        String::from_utf8(answer).expect("text")
+    };
+    for (port, host, status) in [
+        (8443, "api.lucid.co:8443", "200"),
+        (443, "api.lucid.co", "200"),
+        (8443, "api.lucid.co", "403"),
+        (443, "api.lucid.co:8443", "403"),
+    ] {
+        let answer = answer(port, host);
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{port} {host}: {answer}");
+    }
+}
+
+#[test]
 fn a_name_that_says_that_it_is_complete_is_the_same() {
     let (world, serving) = serve("");
     let answer = |host: &str| {
@@ -486,7 +528,11 @@ fn a_client_that_does_not_trust_us_is_told_of_once() {
 
 #[test]
 fn a_client_that_leaves_without_a_word_may_not_trust_us() {
-    let (world, serving) = serve("");
+    let mut world = World::logged_in();
+    world.tables = ENABLED.to_owned();
+    let serving = world.serve_with(|command| {
+        command.env("RUST_LOG", "lucid_proxy=debug");
+    });
     let mut trusted = enter(&world, &serving, "");
     assert!(ask(&mut trusted, "GET /users/me/profile", "", "").starts_with("HTTP/1.1 200 "));
     // Opened in advance, and not needed.
@@ -495,6 +541,7 @@ fn a_client_that_leaves_without_a_word_may_not_trust_us() {
     spare.flush().expect("sent");
     let mut rest = Vec::new();
     spare.read_to_end(&mut rest).expect("an end in order");
+    serving.wait_for_log("a client left the tunnel to api.lucid.co in order");
     assert!(!serving.log().contains("trust"), "{}", serving.log());
     drop(enter(&world, &serving, ""));
     serving.wait_for_log(
@@ -541,7 +588,6 @@ fn f12_a_client_that_does_not_shake_hands_in_time_is_let_go() {
     let (_world, serving) = serve("[timeouts]\nhandshake = \"200ms\"\n");
     for begun in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
         let mut tcp = tunnel(serving.address, "");
-    serving.wait_for_log("a client left the tunnel to api.lucid.co in order");
         tcp.write_all(begun).expect("sent");
         assert!(has_ended(tcp.read(&mut [0])), "{begun:?}");
     }
@@ -562,11 +608,7 @@ fn f12_a_client_that_asks_for_nothing_inside_is_let_go() {
 
 #[test]
 fn s08_nonsense_inside_harms_nobody() {
-    let mut world = World::logged_in();
-    world.tables = ENABLED.to_owned();
-    let serving = world.serve_with(|command| {
-        command.env("RUST_LOG", "lucid_proxy=debug");
-    });
+    let (world, serving) = serve("");
     for nonsense in [
         &b"\x16\x03\x01\x00\x05hello"[..],
         b"\0\0\0\0",
