@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_written_is_taken_in_lower_case_and_once() {
         let read = read_intercept(
-            "[intercept]\nenabled = true\nhosts = [\"API.Lucid.co\", \"api.lucid.co\", \"b_1.xn--bcher-kva.example\"]\nallow_tunnels = [\"PyPI.org:443\", \"example.com:80\", \"example.com:8443\"]",
+            "[intercept]\nenabled = true\nhosts = [\"API.Lucid.co\", \"api.lucid.co\", \"b_1.xn--bcher-kva.example\"]\nallow_tunnels = [\"Files.example.org:443\", \"example.com:80\", \"example.com:8443\"]",
         )
         .expect("accepted");
         assert!(read.enabled);
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(
             read.tunnels,
             [
-                tunnel("pypi.org", 443),
+                tunnel("files.example.org", 443),
                 tunnel("example.com", 80),
                 tunnel("example.com", 8443)
             ]
