@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, 
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::world::{World, errors};
+use crate::world::{World, errors, is_there};
 
 impl World {
     /// `exec` with these arguments, in this world, with its temporary files in a directory of its own.
@@ -25,7 +25,8 @@ impl World {
     }
 
     fn exec_output(&self, arguments: &[&str]) -> Output {
-        self.exec(arguments).output().expect("it runs")
+        let mut command = with_usual_signals(&self.exec(arguments));
+        command.stdin(Stdio::null()).output().expect("it runs")
     }
 
     fn temporary(&self) -> PathBuf {
@@ -42,6 +43,29 @@ impl World {
     }
 }
 
+/// Has signals their usual effect. Whoever runs the tests may ignore some, as nohup does and a shell in the background.
+const USUAL_SIGNALS: [&str; 2] = ["env", "--default-signal=HUP,INT,QUIT,TERM,PIPE"];
+
+/// The same program with no environment but what is told here, by way of env(1) where that knows how.
+fn with_usual_signals(command: &Command) -> Command {
+    let mut usual = match is_there("env", &[USUAL_SIGNALS[1], "true"]) {
+        true => {
+            let mut usual = Command::new(USUAL_SIGNALS[0]);
+            usual.arg(USUAL_SIGNALS[1]).arg(command.get_program());
+            usual
+        }
+        false => Command::new(command.get_program()),
+    };
+    usual.args(command.get_args()).env_clear();
+    for (name, value) in command.get_envs() {
+        usual.env(name, value.unwrap_or_default());
+    }
+    if let Some(directory) = command.get_current_dir() {
+        usual.current_dir(directory);
+    }
+    usual
+}
+
 /// A run that is spoken with through its standard streams; killed when dropped.
 struct Run {
     child: Child,
@@ -50,7 +74,18 @@ struct Run {
 }
 
 impl Run {
-    fn start(mut command: Command) -> Self {
+    fn start(command: Command) -> Self {
+        Self::with(command, Stdio::inherit())
+    }
+
+    /// One whose standard error is read too.
+    fn heard(command: Command) -> Self {
+        Self::with(command, Stdio::piped())
+    }
+
+    fn with(command: Command, errors: Stdio) -> Self {
+        let mut command = with_usual_signals(&command);
+        command.stderr(errors);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // Not in the foreground of whoever runs the tests.
         let mut child = command.process_group(0).spawn().expect("it runs");

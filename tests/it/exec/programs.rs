@@ -1,7 +1,7 @@
 //! Programs that have `https://api.lucid.co` written into them.
 
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::{Run, assert_code};
 use crate::world::{NOBODY, World, errors, is_root, is_there, missing, printed};
@@ -140,9 +140,8 @@ fn java_which_sends_no_login_is_known_by_its_user() {
 fn s01_the_base_url_is_for_programs_of_this_user_alone() {
     let world = World::logged_in();
     let script = "echo $LUCID_BASE_URL; read line || true";
-    let mut exec = world.exec(&["--", "sh", "-c", script]);
-    exec.stderr(Stdio::piped());
-    let mut run = Run::start(exec);
+    let exec = world.exec(&["--", "sh", "-c", script]);
+    let mut run = Run::heard(exec);
     let mut said = run.child.stderr.take().expect("piped");
     let url = format!("{}/users/me/profile", run.line());
     let curl = |user: Option<u32>| {

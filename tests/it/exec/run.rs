@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use super::{Run, assert_code, state};
+use super::{Run, assert_code, state, with_usual_signals};
 use crate::world::connect_proxy::ConnectProxy;
 use crate::world::tls::TlsFront;
 use crate::world::{World, errors, is_there, missing, printed, python_with};
@@ -299,9 +299,8 @@ fn ended_with_a_request_under_way(world: &World, options: &str) -> Left {
     let script = format!(
         "curl -s --noproxy '' {options} --proxy $HTTPS_PROXY http://{address}/ > /dev/null 2>&1 & echo $$; read line; exit 3"
     );
-    let mut exec = world.exec(&["--", "sh", "-c", &script]);
-    exec.stderr(Stdio::piped());
-    let mut run = Run::start(exec);
+    let exec = world.exec(&["--", "sh", "-c", &script]);
+    let mut run = Run::heard(exec);
     let program = Pid::from_raw(run.line().parse().expect("a number")).expect("a process");
     let (mut asked, _) = host.accept().expect("a connection");
     assert_eq!(asked.read(&mut [0; 1]).expect("a request"), 1);
@@ -491,7 +490,7 @@ fn the_terminal_and_its_keys_are_the_programs() {
     let theirs = theirs.expect("the other end");
     let script =
         "trap 'echo got; exit 5' INT; [ -t 0 ] && [ -t 1 ] && echo terminal; read line; echo never";
-    let exec = world.exec(&["--", "bash", "-c", script]);
+    let exec = with_usual_signals(&world.exec(&["--", "bash", "-c", script]));
     let mut command = Command::new("setsid");
     command
         .arg("--ctty")
