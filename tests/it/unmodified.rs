@@ -253,7 +253,10 @@ fn libcurl_alone_trusts_the_systems_file_alone() {
         before.extend(["sh", "-c", "\"$0\"; code=$?; echo; cat; exit $code"].map(str::to_owned));
         let mut program = driven(&world, &before, &program);
         assert_eq!(program.step("get"), "get ", "{name}");
-        program.wait_for_errors("the certificate that it was shown for api.lucid.co");
+        if name.ends_with("OpenSSL") {
+            // GnuTLS looks at it behind the handshake, and then leaves as one that needs nothing more.
+            program.wait_for_errors("the certificate that it was shown for api.lucid.co");
+        }
         assert_eq!(program.end().code(), Some(1), "{name}");
         // Its own words.
         let errors = program.errors();
